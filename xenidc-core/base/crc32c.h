@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* CRC32C (Castagnoli, RFC 3720 appendix B.4), with the processor's instruction where there is one. */
+#ifndef XI_BASE_CRC32C_H
+#define XI_BASE_CRC32C_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Continue `crc` (0 to start) over `length` bytes. */
+uint32_t xi_crc32c(uint32_t crc, const void *bytes, size_t length);
+
+#endif
