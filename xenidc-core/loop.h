@@ -14,7 +14,7 @@
 /* Something that the loop looks at while it spins, and arms before it sleeps: one for each connection. */
 struct xi_pollable {
 	struct xi_list link;
-	unsigned (*process)(struct xi_pollable *p, unsigned budget); /* number of events */
+	unsigned (*process)(struct xi_pollable *p, unsigned budget);            /* number of events */
 	int (*arm)(struct xi_pollable *p, bool futex_ok, struct xi_wait *wait); /* 0 or XI_BUSY */
 	void (*disarm)(struct xi_pollable *p);
 	bool armed;      /* the loop's */

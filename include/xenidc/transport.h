@@ -43,15 +43,15 @@ struct xi_layout_class {
 	uint64_t offset;       /* of slot `first` */
 };
 struct xi_layout {
-	uint32_t frames;      /* frame buffers: a power of two >= the capacity of DESIGN: nothing ever waits for one */
-	uint32_t frame_max;   /* bytes of the largest frame: common header and body */
+	uint32_t frames;       /* frame buffers: a power of two >= the capacity of DESIGN: nothing ever waits for one */
+	uint32_t frame_max;    /* bytes of the largest frame: common header and body */
 	uint32_t frame_stride; /* bytes apart in a ring of frames: 4 + frame_max, rounded up to 64 */
-	uint64_t ring_offset; /* where such a ring starts: one page is kept free before it for control words */
+	uint64_t ring_offset;  /* where such a ring starts: one page is kept free before it for control words */
 	uint32_t classes;
 	struct xi_layout_class cls[XI_LAYOUT_CLASSES];
-	uint32_t slots;       /* in all classes */
+	uint32_t slots;        /* in all classes */
 	uint64_t slots_offset; /* where slot 0 starts */
-	uint64_t bytes;       /* whole region, whole pages */
+	uint64_t bytes;        /* whole region, whole pages */
 };
 /* Offset and usable size of a slot. `slot` < layout->slots (asserted). */
 uint64_t xi_layout_slot(const struct xi_layout *layout, uint32_t slot, uint32_t *ret_size);
@@ -64,10 +64,11 @@ struct xi_seg {
 /* Capabilities. */
 enum {
 	XI_CAP_MAP = 1u << 0,        /* map() exists: rx slots can be the peer's own memory */
-	XI_CAP_PEER_DEATH = 1u << 1, /* the kernel reports the peer's death, and peer_dispatched() tells the truth then */
+	XI_CAP_PEER_DEATH = 1u << 1, /* the kernel reports the peer's death; peer_dispatched() is final then */
 	XI_CAP_IDENTITY = 1u << 2,   /* uid or domid of the peer comes from a kernel or hypervisor */
 	XI_CAP_STREAM = 1u << 3,     /* bytes that may be cut and joined anyhow */
 	XI_CAP_DIGEST = 1u << 4,     /* can protect payloads with CRC32C */
+	XI_CAP_LAZY = 1u << 5,       /* fetch() is never pending: OUT data are fetched when a client looks at them */
 };
 
 /* How to sleep on a connection; filled in by arm(). */
@@ -144,8 +145,8 @@ struct xi_transport {
 
 	/* --- slots, on the receiving side.
 	 * fetch(): bring bytes [offset, offset+length) of rx slot `slot` into landing memory. 0: there; XI_PENDING:
-	 * xi_conn_fetched() follows once for this slot; negative: as xi_conn_lost(), which was called. On streams the
-	 * core has called expect() before, and fetch() only asks. Not called with MAP. Mandatory. */
+	 * xi_conn_fetched() follows once for this slot; negative: as xi_conn_lost(), which was called. Not called
+	 * with MAP, nor on streams (their data come by themselves, see xi_conn_bulk()). Mandatory but on streams. */
 	int (*fetch)(struct xi_conn *conn, uint32_t slot, uint32_t offset, uint32_t length);
 	/* Copy straight from the peer's tx slot to `to`, in one copy. Optional (default: fetch, then memcpy). */
 	int (*read)(struct xi_conn *conn, uint32_t slot, uint32_t offset, void *to, uint32_t length);

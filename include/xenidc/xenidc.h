@@ -256,9 +256,9 @@ uint64_t xenidc_budget_bytes(const struct xenidc_budget *budget);
 struct xenidc_peer {
 	size_t size;
 	char transport[16];
-	char address[XENIDC_ADDRESS_MAX]; /* where it comes from, as text */
+	char address[XENIDC_ADDRESS_MAX];     /* where it comes from, as text */
 	char service[XENIDC_SERVICE_MAX + 1]; /* what it asked for; untrusted text, printable */
-	bool has_uid; /* uid, gid and pid come from the kernel (SO_PEERCRED) */
+	bool has_uid;                         /* uid, gid and pid come from the kernel (SO_PEERCRED) */
 	uint32_t uid, gid;
 	int32_t pid;
 	bool has_domid; /* comes from the hypervisor */
@@ -313,11 +313,11 @@ enum xenidc_end {
 /* How a request ended, with the reply. Pointers are valid until the callback returns. */
 struct xenidc_result {
 	enum xenidc_end end;
-	int32_t status;             /* REPLIED: what the peer's handler said; its meaning is the client's own */
-	enum xenidc_reason reason;  /* otherwise: why (CANCELLED, TIMEOUT, or the reason of the disconnect) */
-	const void *payload;        /* COPY and MAP alike: private memory, `payload_len` bytes */
+	int32_t status;            /* REPLIED: what the peer's handler said; its meaning is the client's own */
+	enum xenidc_reason reason; /* otherwise: why (CANCELLED, TIMEOUT, or the reason of the disconnect) */
+	const void *payload;       /* COPY and MAP alike: private memory, `payload_len` bytes */
 	uint32_t payload_len;
-	const uint32_t *valid;      /* per reference of the request: bytes that the peer filled in (0 for OUT) */
+	const uint32_t *valid; /* per reference of the request: bytes that the peer filled in (0 for OUT) */
 	uint32_t refs;
 	xenidc_request_id id;
 	void *user;
@@ -487,8 +487,8 @@ struct xenidc_channel_options {
 	const char *service; /* what to ask the peer for; NULL: the /SERVICE of the address, or none. Copied */
 	const void *auth;    /* given to the peer's accept hook; at most 256 bytes. Copied */
 	uint32_t auth_len;
-	bool map;            /* MAP, if the peer agrees and the transport can; see xenidc_view() */
-	bool digest;         /* CRC32C over payloads on byte streams; on if either side asks */
+	bool map;    /* MAP, if the peer agrees and the transport can; see xenidc_view() */
+	bool digest; /* CRC32C over payloads on byte streams; on if either side asks */
 };
 
 /* Make a channel, idle. -ENOMEM, -EINVAL, -E2BIG. */
@@ -535,17 +535,17 @@ struct xenidc_stats {
 	size_t size;
 	uint64_t requests_out, requests_in, replies_out, replies_in, messages_out, messages_in;
 	uint64_t ended_not_executed, ended_unknown;
-	uint64_t bytes_out, bytes_in;       /* payload and buffer bytes */
+	uint64_t bytes_out, bytes_in; /* payload and buffer bytes */
 	uint64_t frames_out, frames_in;
-	uint64_t copies;                    /* of buffer data, by this library, on this side */
+	uint64_t copies; /* of buffer data, by this library, on this side */
 	uint64_t copied_bytes;
-	uint64_t wakeups_sent;              /* notifications that entered the kernel to wake the peer */
-	uint64_t wakeups_suppressed;        /* notifications saved because the peer was awake */
+	uint64_t wakeups_sent;       /* notifications that entered the kernel to wake the peer */
+	uint64_t wakeups_suppressed; /* notifications saved because the peer was awake */
 	uint64_t protocol_errors;
 	uint32_t in_flight_out, in_flight_in, orphans;
-	uint64_t oldest_request_ns;         /* age of the oldest request of ours in flight; 0: none */
-	uint64_t reserved_bytes;            /* pinned for this channel */
-	uint64_t quarantined_bytes;         /* of earlier incarnations, that a peer may still see */
+	uint64_t oldest_request_ns; /* age of the oldest request of ours in flight; 0: none */
+	uint64_t reserved_bytes;    /* pinned for this channel */
+	uint64_t quarantined_bytes; /* of earlier incarnations, that a peer may still see */
 	uint32_t quarantined_regions;
 	uint32_t incarnation;
 };

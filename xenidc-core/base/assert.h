@@ -7,8 +7,7 @@
 _Noreturn void xi_assert_failed(const char *condition, const char *file, int line);
 
 /* Always on: cheap, and worth stopping for. */
-#define XI_ASSERT(condition) \
-	((condition) ? (void)0 : xi_assert_failed(#condition, __FILE__, __LINE__))
+#define XI_ASSERT(condition) ((condition) ? (void)0 : xi_assert_failed(#condition, __FILE__, __LINE__))
 
 /* Debug and test builds only: on hot paths. */
 #ifdef XI_DEBUG

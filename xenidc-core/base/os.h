@@ -72,7 +72,7 @@ struct xi_os {
 	int (*flock)(int fd, int operation);
 	const char *(*getenv)(const char *name);
 	uid_t (*geteuid)(void);
-	int (*cpus)(void); /* that this process may run on */
+	int (*cpus)(void);               /* that this process may run on */
 	uint64_t (*memlock_limit)(void); /* RLIMIT_MEMLOCK, ~0 for none */
 };
 
