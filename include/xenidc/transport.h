@@ -77,6 +77,9 @@ struct xi_wait {
 	uint32_t value;        /* else: a descriptor that was registered with xi_loop_watch_*() will wake the loop */
 };
 
+#define XI_RESERVE_MAP 1u    /* MAP was negotiated: rx slots are the peer's own memory, no landing */
+#define XI_RESERVE_DIGEST 2u /* digests were negotiated */
+
 #define XI_PENDING 1 /* returned by fetch() and close(): an upcall follows */
 #define XI_BUSY 1    /* returned by arm(): something is there already, do not sleep */
 
@@ -112,9 +115,9 @@ struct xi_transport {
 	/*
 	 * Reserve everything for the connection: tx region, landing memory, frame buffers; pinned and populated. After
 	 * it *tx_base and *rx_base (layout offsets apply; with MAP rx_base may still be NULL until import()) are valid
-	 * until close(). `err` names the limit, its value and the fix. -ENOMEM, -EAGAIN, -EMFILE. Mandatory.
+	 * until close(). `flags`: XI_RESERVE_*. `err` names the limit, its value and the fix. -ENOMEM, -EAGAIN, -EMFILE. Mandatory.
 	 */
-	int (*reserve)(struct xi_conn *conn, const struct xi_layout *tx, const struct xi_layout *rx, bool map,
+	int (*reserve)(struct xi_conn *conn, const struct xi_layout *tx, const struct xi_layout *rx, uint32_t flags,
 		       uint8_t **tx_base, uint8_t **rx_base, struct xenidc_error *err);
 	/* Write what the peer needs to reach our region (empty on streams). Mandatory. */
 	void (*export_region)(struct xi_conn *conn, struct xi_writer *w);
