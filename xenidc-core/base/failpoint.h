@@ -8,8 +8,19 @@
 #define XI_BASE_FAILPOINT_H
 
 #ifdef XI_FAILPOINTS
-void xi_failpoint_hit(const char *name);
-#define XI_FAILPOINT(name) xi_failpoint_hit(#name)
+#include <stdbool.h>
+
+enum xi_failpoint {
+#define X(name) XI_FAILPOINT_##name,
+#include "failpoints.def"
+#undef X
+	XI_FAILPOINTS_END
+};
+/* Passing a place. A name that does not stand in failpoints.def does not compile. */
+void xi_failpoint_hit(enum xi_failpoint place);
+#define XI_FAILPOINT(name) xi_failpoint_hit(XI_FAILPOINT_##name)
+/* Instead of the environment: the same text, NULL for none. False: not understood (nothing is set then). */
+bool xi_failpoint_set(const char *text);
 #else
 #define XI_FAILPOINT(name) ((void)0)
 #endif
