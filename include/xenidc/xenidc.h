@@ -33,6 +33,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 #define XENIDC_VERSION_MAJOR 0
 #define XENIDC_VERSION_MINOR 1
@@ -607,6 +608,7 @@ void xenidc_set_log(xenidc_log_fn *fn);
 typedef void xenidc_diagnose_line(void *user, const char *area, int level, const char *text, const char *advice);
 void xenidc_diagnose(xenidc_diagnose_line *line, void *user);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

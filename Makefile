@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+#
+# xenidc: `make help` lists what can be made. How it is built stands here, what is built in one fragment a folder:
+# xenidc-core/build.mk, transport-*/build.mk and usb/build.mk add to LIB_SRCS; tools/build.mk and tests/build.mk add
+# programs and targets. Everything that is made lies below $(BUILD).
+
+BUILD  ?= build
+PREFIX ?= /usr/local
+# Empty: warnings do not stop the build (for compilers newer than ours).
+WERROR ?= -Werror
+# Not empty: a library file that does not compile is left out of the archives that tests link.
+PARTIAL ?=
+# How many jobs the long targets use at once.
+JOBS   ?= $(shell nproc)
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+CLANG  ?= $(shell command -v clang-14 || echo clang)
+CLANG  := $(CLANG)
+FORMAT ?= clang-format-14
+
+VERSION := $(shell awk '/^\#define XENIDC_VERSION_(MAJOR|MINOR|PATCH) / { v = v s $$3; s = "." } END { print v }' \
+	include/xenidc/xenidc.h)
+# The ABI is not stable before 1.0.0, so each minor version has a soname of its own.
+SOVERSION := $(basename $(VERSION))
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flavours: one set of objects each, in $(BUILD)/FLAVOUR/obj.
+#   normal   what is installed                         asan, tsan  test with a sanitizer
+#   clang    the same, by the other compiler           gcov        test with coverage counters
+#   test     internals visible, failpoints compiled in fuzz        asan with the hooks of libFuzzer
+FLAVOURS := normal clang test asan tsan gcov fuzz
+
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2 $(WERROR)
+C_FLAGS  := -std=gnu11 -g -pthread -I. -Iinclude $(WARNINGS)
+TESTING  := -DXI_TESTING -DXI_DEBUG -DXI_FAILPOINTS
+
+CC_normal := $(CC)
+CC_clang  := $(CLANG)
+CC_test   := $(CC)
+CC_asan   := $(CLANG)
+CC_tsan   := $(CLANG)
+CC_gcov   := $(CC)
+CC_fuzz   := $(CLANG)
+FLAGS_normal := -O2 -fPIC -fvisibility=hidden
+FLAGS_clang  := $(FLAGS_normal)
+FLAGS_test   := -O2 $(TESTING)
+FLAGS_asan   := -O1 $(TESTING) -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+FLAGS_tsan   := -O1 $(TESTING) -fno-omit-frame-pointer -fsanitize=thread
+FLAGS_gcov   := -O0 $(TESTING) --coverage -fprofile-update=atomic
+FLAGS_fuzz   := $(FLAGS_asan) -fsanitize=fuzzer-no-link
+
+# Commands that run at the same time as another make must not see each other's half-written files: write, then rename.
+ifeq ($(V),)
+say = @echo '  $1';
+else
+say =
+endif
+# $(call compile,FLAVOUR)
+compile = $(call say,CC $1 $<)mkdir -p $(@D) && \
+	$(CC_$1) $(C_FLAGS) $(FLAGS_$1) $(CFLAGS) -MMD -MP -MT $@ -MF $@.$$$$.d -c -o $@.$$$$ $< && \
+	mv -f $@.$$$$.d $(@:.o=.d) && mv -f $@.$$$$ $@ || { rm -f $@ $@.$$$$ $@.$$$$.d; $(if $(PARTIAL),true,exit 1); }
+archive = $(call say,AR $@)mkdir -p $(@D) && rm -f $@.$$$$ && \
+	ar qcsD $@.$$$$ $(if $(PARTIAL),$$(ls $(filter %.o,$^) 2>/dev/null),$(filter %.o,$^)) && mv -f $@.$$$$ $@
+# $(call link,FLAVOUR): objects, then archives in any order.
+link = $(call say,LD $@)mkdir -p $(@D) && \
+	$(CC_$1) $(FLAGS_$1) $(LDFLAGS) -pthread -o $@.$$$$ $(filter %.o,$^) \
+	-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS) && mv -f $@.$$$$ $@ || { rm -f $@.$$$$; exit 1; }
+
+# $(call objects,FLAVOUR,SOURCES)
+objects = $(patsubst %.c,$(BUILD)/$1/obj/%.o,$2)
+# $(eval $(call program,FLAVOUR,OUTPUT,SOURCES,ARCHIVES)): a program of its own.
+define program
+$2: $(call objects,$1,$3) $4
+	$$(call link,$1)
+
+endef
+# The library that a flavour's programs link.
+library = $(if $(filter normal,$1),$(BUILD)/lib/libxenidc.a,$(BUILD)/$1/libxenidc$(if $(filter clang,$1),,_testing).a)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The library
+LIB_SRCS :=
+LIBS     :=
+HEADERS  := $(filter-out include/xenidc/transport.h,$(wildcard include/xenidc/*.h))
+-include $(wildcard xenidc-core/build.mk transport-*/build.mk usb/build.mk)
+
+# Objects are made again when the flags change.
+define flavour
+$(BUILD)/$1/flags: FORCE
+	@mkdir -p $$(@D); echo '$$(CC_$1) $$(C_FLAGS) $$(FLAGS_$1) $$(CFLAGS)' | cmp -s - $$@ || \
+		echo '$$(CC_$1) $$(C_FLAGS) $$(FLAGS_$1) $$(CFLAGS)' >$$@
+$(BUILD)/$1/obj/%.o: %.c $(BUILD)/$1/flags
+	$$(call compile,$1)
+endef
+$(foreach f,$(FLAVOURS),$(eval $(call flavour,$f)))
+$(foreach f,clang test asan tsan gcov fuzz,$(eval $(call library,$f): $(call objects,$f,$(LIB_SRCS)); $$(archive)))
+
+STATIC := $(BUILD)/lib/libxenidc.a
+SHARED := $(BUILD)/lib/libxenidc.so.$(VERSION)
+MAP    := xenidc-core/libxenidc.map
+
+# One object in the archive, so that our internal names are local to it, as they are in the shared library.
+$(STATIC): $(call objects,normal,$(LIB_SRCS))
+	$(call say,AR $@)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && mkdir -p $(@D) && \
+		$(CC_normal) -r -nostdlib -o $$d/xenidc.o $(filter %.o,$^) && objcopy --localize-hidden $$d/xenidc.o && \
+		ar qcsD $$d/xenidc.a $$d/xenidc.o && mv -f $$d/xenidc.a $@
+$(SHARED): $(call objects,normal,$(LIB_SRCS)) $(MAP)
+	$(call say,LD $@)mkdir -p $(@D) && $(CC_normal) -shared $(LDFLAGS) -pthread -Wl,-soname,libxenidc.so.$(SOVERSION) \
+		-Wl,--version-script=$(MAP) -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -o $@.$$$$ $(filter %.o,$^) $(LIBS) && \
+		mv -f $@.$$$$ $@
+	@ln -sf $(notdir $@) $(BUILD)/lib/libxenidc.so.$(SOVERSION) && ln -sf $(notdir $@) $(BUILD)/lib/libxenidc.so
+
+PROGRAMS :=
+.PHONY: all lib
+all: lib
+lib: $(STATIC) $(SHARED)
+
+-include $(wildcard tools/build.mk tests/build.mk)
+all: $(PROGRAMS)
+
+# ---------------------------------------------------------------------------------------------------------------------
+.PHONY: help clean FORCE
+FORCE:
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make                  build the library and the tools: build/lib, build/bin
+## make clean            remove everything that was built
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+# Transports between hosts.
+LIB_SRCS += $(sort $(wildcard transport-net/*.c transport-net/tcp/*.c))
