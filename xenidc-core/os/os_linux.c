@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The table of OS calls, as Linux has them. */
+#define _GNU_SOURCE
 #include "xenidc-core/base/os.h"
 
 #include <errno.h>
