@@ -17,14 +17,19 @@ struct xi_pollable {
 	unsigned (*process)(struct xi_pollable *p, unsigned budget);            /* number of events */
 	int (*arm)(struct xi_pollable *p, bool futex_ok, struct xi_wait *wait); /* 0 or XI_BUSY */
 	void (*disarm)(struct xi_pollable *p);
-	bool armed;      /* the loop's */
-	bool needs_look; /* the loop's: look at it in this step */
+	/* The loop's: */
+	bool armed;
+	bool cold;      /* quiet for long while others are not: looked at now and then only */
+	bool no_futex;  /* has nothing to sleep on but its descriptor */
+	uint32_t quiet; /* looks in a row that found nothing */
 };
+/* process() may remove any pollable, itself too. A new one is looked at in this step already. */
 void xi_loop_poll_add(xenidc_loop *loop, struct xi_pollable *p);
 void xi_loop_poll_remove(xenidc_loop *loop, struct xi_pollable *p);
 
-/* Work that the core put off, so that no handler runs inside the call that caused it. Runs in the next step, before
- * anything else; a task may queue itself or others again (they run in the same step, at most XI_PROCESS_BUDGET times). */
+/* Work that the core put off, so that no handler runs inside the call that caused it. Runs at the end of this step, or at
+ * the start of the next; a task may queue itself or others again (they run in the same step, at most XI_PROCESS_BUDGET
+ * times). It may cancel or free any task, itself too. */
 struct xi_task {
 	struct xi_list link;
 	void (*run)(struct xi_task *task);
@@ -33,7 +38,8 @@ void xi_task_init(struct xi_task *task, void (*run)(struct xi_task *task));
 void xi_loop_defer(xenidc_loop *loop, struct xi_task *task); /* no-op if it is queued already */
 void xi_task_cancel(struct xi_task *task);
 
-/* Is a step running (handlers may be on the stack)? Then flush() can wait for the end of the batch. */
+/* Is a step running (handlers may be on the stack)? Then flush() can wait for the end of the batch. Also true in the
+ * callbacks of timers, watches and posted nodes, where xenidc_loop_step() says -EDEADLK as in a handler. */
 bool xi_loop_in_step(const xenidc_loop *loop);
 /* Inside a handler of the client (set around each by the core). */
 void xi_loop_enter_handler(xenidc_loop *loop);
@@ -55,7 +61,16 @@ struct xi_member {
 void xi_loop_member_add(xenidc_loop *loop, struct xi_member *m);
 void xi_loop_member_remove(struct xi_member *m);
 
-/* How a loop looks and sleeps. The one for Linux is os/wait.c; the simulator brings its own. */
+/*
+ * A watch that can wait a little: the descriptor tells of deaths and rings while the loop sleeps, and what it carries
+ * is found by process() otherwise. A loop that only has such watches sleeps on futex words while it is busy, and looks at
+ * the descriptors at the latest XI_FUTEX_TIER later. A watch is not lazy until this is called.
+ */
+void xi_loop_watch_lazy(struct xenidc_watch *watch, bool lazy);
+
+/* How a loop looks and sleeps. The one for Linux is os/wait.c; the simulator brings its own. Watches that are ready are
+ * run by xi_loop_watch_ready(), which takes a fresh look at the clock first if the loop has slept. */
+unsigned xi_loop_watch_ready(struct xenidc_watch *watch, uint32_t events); /* number of events: 0 or 1 */
 struct xi_waiter {
 	size_t size; /* of the private state, allocated by the loop, zeroed */
 	int (*init)(void *priv, xenidc_loop *loop);
@@ -65,7 +80,7 @@ struct xi_waiter {
 	unsigned (*look)(void *priv);
 	/* Sleep until a descriptor, one of the futex words or a wake() - at most timeout_ns; then run ready watches. */
 	unsigned (*sleep)(void *priv, const struct xi_wait *words, unsigned n, int64_t timeout_ns);
-	/* Can sleep() take futex words now, for this many? False when a foreign loop polls fd(). */
+	/* Can sleep() take this many futex words now? False when a foreign loop polls fd(). */
 	bool (*futex_ok)(void *priv, unsigned n);
 	/* Any thread: end the sleep, or the next one. */
 	void (*wake)(void *priv);
