@@ -186,6 +186,7 @@ struct xenidc_watch {
 	void (*fn)(struct xenidc_watch *watch, uint32_t events);
 	xenidc_loop *loop;
 	struct xenidc_watch *prev, *next;
+	bool lazy;
 };
 /* Watch `fd`; it stays the caller's and must outlive the watch. -EBADF, -EPERM (not pollable), -EEXIST, -ENOMEM. */
 int xenidc_watch_start(xenidc_loop *loop, struct xenidc_watch *watch, int fd, uint32_t events,
