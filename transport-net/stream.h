@@ -54,9 +54,9 @@ struct xi_pipe {
 	/* The engine waits (true) for room to send, or no longer does (false). Called only when it changes. */
 	void (*wait)(struct xi_stream *s, bool for_room);
 	/*
-	 * The stream is over: `error` is what recv() or send() gave, 0 for an end in order. Called once, from process()
-	 * or xi_stream_writable(), after everything that was received has been handed up. The provider calls
-	 * xi_conn_lost() with LOST and its own words: it knows who the peer was.
+	 * The stream is over: `error` is what recv() or send() gave, 0 for an end in order. Called once, from process(),
+	 * after everything that was received has been handed up. The provider calls xi_conn_lost() with LOST and its
+	 * own words: it knows who the peer was.
 	 */
 	void (*over)(struct xi_stream *s, int error);
 };
@@ -64,8 +64,8 @@ struct xi_pipe {
 #define XI_STREAM_PREFIX 12u
 #define XI_STREAM_HEADER 12u                   /* the common header of frames */
 #define XI_STREAM_DATA (XI_STREAM_HEADER + 8u) /* of a DATA frame, before the data */
-#define XI_STREAM_DATA_KIND 8u
-#define XI_STREAM_CHUNKS 8u /* DATA frames prepared at a time */
+/* DATA frames prepared at a time: enough for one send(), few enough that a newcomer's turn comes soon. */
+#define XI_STREAM_CHUNKS 4u
 #define XI_STREAM_HELLOS 3u /* connect messages sent by one side of a connection */
 
 /* A DATA frame that is ready to go. */
@@ -73,6 +73,7 @@ struct xi_stream_chunk {
 	uint8_t head[XI_STREAM_PREFIX + XI_STREAM_DATA];
 	uint32_t length; /* of the data */
 	uint32_t tag;
+	uint64_t position; /* of the frame that announced the data */
 	const uint8_t *data;
 };
 
@@ -84,55 +85,58 @@ struct xi_stream {
 	struct xi_conn *conn;
 	const struct xi_pipe *pipe; /* NULL: not started */
 	bool framed;                /* import_region() was called */
-	bool reserved;              /* reserve() was called */
 	bool closed;                /* close() was called */
-	bool over;                  /* pipe->over() was called, or an upcall said that it is the end */
+	bool over;                  /* pipe->over() or xi_conn_lost() was called */
 	bool digest;
-	bool waiting;   /* for room to send */
-	bool starved;   /* the kernel had no memory: the timer runs */
-	bool more;      /* process() left something behind that is at hand */
-	int tx_error;   /* send() failed for good */
-	uint64_t sends; /* calls of send() that took something */
+	bool waiting;      /* for room to send */
+	bool waiting_told; /* what pipe->wait() was told */
+	bool starved;      /* the kernel had no memory: the timer runs */
+	bool more;         /* process() left something behind that is at hand */
+	int tx_error;      /* send() failed for good */
+	uint64_t sends;    /* calls of send() that took something */
 	struct xenidc_timer retry;
 
 	/* Memory: three mappings, made by reserve(). */
 	uint8_t *tx_map, *rx_map, *work;
-	size_t tx_bytes, rx_bytes, work_bytes;
+	size_t work_bytes;
 	struct xi_layout tx, rx;
 
 	/* Connect messages. */
 	uint8_t hello_in[XI_HELLO_MAX];
-	uint32_t hello_have, hello_need;
+	uint32_t hello_have;
 	uint8_t hello_out[XI_STREAM_HELLOS * XI_HELLO_MAX];
 	uint32_t hello_sent, hello_end;
 
-	/* Frames to send: a queue of bytes, packed, and a queue of entries that say where each frame lies. */
-	uint8_t *queue;
-	uint32_t queue_bytes, queue_tail;
-	struct xi_stream_entry *entries; /* layout.frames of them, a power of two */
-	uint64_t committed;              /* position of the newest frame */
-	uint64_t gone;      /* position of the newest frame that has left, or was taken back, with all before */
-	uint32_t head_sent; /* bytes that have left of the frame after it */
-	uint32_t frame_run; /* bytes of frames since the last DATA frame */
+	/* Frames to send: buffers of `stride` bytes, a stack of those that are free, and a queue of the committed. */
+	uint8_t *buffers;
+	uint32_t stride;
+	uint32_t *free_buffers, free_count;
+	uint32_t begun;                  /* the buffer that tx_begin() gave out, + 1 */
+	struct xi_stream_entry *entries; /* a ring of layout.frames */
+	uint32_t entry_first, entry_count;
+	uint32_t entry_sent; /* bytes of the first entry that have left */
+	uint64_t position;   /* of the last commit */
+	uint64_t announced;  /* of the last frame of which a byte has left */
+	uint32_t frame_run;  /* bytes of frames since the last DATA frame */
 
-	/* Data to send: flows are indexed by slot; the ring of those whose turn comes is linked through them. */
+	/* Data to send. Flows are indexed by slot; those of frames that were gathered wait for their turn in a ring. */
 	struct xi_stream_flow *flows;
 	uint32_t turn_first, turn_last; /* slot + 1; 0: none */
 	struct xi_stream_chunk chunks[XI_STREAM_CHUNKS];
 	uint32_t chunk_first, chunk_count;
-	uint32_t chunk_sent; /* bytes of the first that have left, head included */
+	uint32_t chunk_sent; /* bytes of the first chunk that have left, head included */
 
-	/* Received bytes not parsed yet: staging[at..end). */
+	/* Received bytes not parsed yet: staging[at..end). `ahead`: how much to ask for. */
 	uint8_t *staging;
 	uint32_t at, end, ahead;
-	/* Bulk under way: `left` bytes of `length` are still to come, to `landing`. */
+	/* Bulk under way: `bulk_left` of `bulk_length` bytes are still to come, to `landing`. */
 	uint8_t *landing;
 	uint32_t bulk_left, bulk_length, bulk_slot, bulk_digest;
 };
 
 /* Bytes can flow from now on. Once. Connect messages given to hello() before are sent by the next process(). */
 void xi_stream_start(struct xi_stream *s, struct xi_conn *conn, const struct xi_pipe *pipe);
-/* Room to send may be there again. From the provider's own watch or timer only (makes upcalls). */
+/* Room to send may be there again. Makes no upcall. */
 void xi_stream_writable(struct xi_stream *s);
 /*
  * Stop: frames that wait are offered to the pipe once more (after the rest of a DATA frame that had begun; no new one),
