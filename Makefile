@@ -112,10 +112,12 @@ MAP    := xenidc-core/libxenidc.map
 # One object in the archive, so that our internal names are local to it, as they are in the shared library.
 $(STATIC): $(call objects,normal,$(LIB_SRCS))
 	$(call say,AR $@)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && mkdir -p $(@D) && \
-		$(CC_normal) -r -nostdlib -o $$d/xenidc.o $(filter %.o,$^) && objcopy --localize-hidden $$d/xenidc.o && \
+		$(CC_normal) -r -nostdlib -o $$d/xenidc.o $(filter %.o,$^) && \
+		objcopy --localize-hidden $$d/xenidc.o && \
 		ar qcsD $$d/xenidc.a $$d/xenidc.o && mv -f $$d/xenidc.a $@
 $(SHARED): $(call objects,normal,$(LIB_SRCS)) $(MAP)
-	$(call say,LD $@)mkdir -p $(@D) && $(CC_normal) -shared $(LDFLAGS) -pthread -Wl,-soname,libxenidc.so.$(SOVERSION) \
+	$(call say,LD $@)mkdir -p $(@D) && \
+		$(CC_normal) -shared $(LDFLAGS) -pthread -Wl,-soname,libxenidc.so.$(SOVERSION) \
 		-Wl,--version-script=$(MAP) -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -o $@.$$$$ $(filter %.o,$^) $(LIBS) && \
 		mv -f $@.$$$$ $@
 	@ln -sf $(notdir $@) $(BUILD)/lib/libxenidc.so.$(SOVERSION) && ln -sf $(notdir $@) $(BUILD)/lib/libxenidc.so

@@ -11,7 +11,7 @@ test_helpers  = $(filter-out tests/$1/test_% tests/$1/fuzz_%,$(sort $(wildcard t
 # $(call test_dir,FLAVOUR,DIR)
 define test_dir
 $(if $(call test_helpers,$2),$(BUILD)/$1/$2/helpers.a: $(call objects,$1,$(call test_helpers,$2)); $$(archive))
-$(if $(filter lib,$2),,$(foreach p,$(wildcard tests/$2/test_*.c),$(call program,$1,$(patsubst tests/%.c,$(BUILD)/$1/%,$p),$p,\
+$(if $(filter lib,$2),,$(foreach p,$(wildcard tests/$2/test_*.c),$(call program,$1,$(p:tests/%.c=$(BUILD)/$1/%),$p,\
 	$(foreach d,$2 $(TEST_USES_$2) lib,$(if $(call test_helpers,$d),$(BUILD)/$1/$d/helpers.a)) $(call library,$1))))
 .PHONY: $1-$2
 $1-$2: $(call test_programs,$1,$2)
