@@ -56,6 +56,11 @@ void journal_clear(struct journal *journal)
 	memset(journal, 0, sizeof(*journal));
 }
 
+void journal_close(struct journal *journal)
+{
+	CHECK_EQ(munmap(journal, sizeof(*journal)), 0);
+}
+
 pid_t proc_start(const char *argv[], const char *failpoint)
 {
 	pid_t pid = check_fork();

@@ -42,6 +42,7 @@ struct journal *journal_new(char name[32]);
 struct journal *journal_open(const char *name);
 /* All zeros again. */
 void journal_clear(struct journal *journal);
+void journal_close(struct journal *journal);
 
 /* Start this program with arguments (argv[0] is filled in) and, if not NULL, a failpoint. */
 pid_t proc_start(const char *argv[], const char *failpoint);
