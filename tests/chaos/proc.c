@@ -33,6 +33,7 @@ struct journal *journal_new(char name[32])
 	if (fd < 0 || ftruncate(fd, sizeof(*j)) < 0)
 		check_failed(__FILE__, __LINE__, "making the journal %s: %s", name, strerror(errno));
 	j = journal_map(fd);
+	j->fd = fd;
 	/* The name goes at once, so that no run leaves a file behind; children find it as a descriptor of ours. */
 	unlink(name);
 	snprintf(name, 32, "/proc/%d/fd/%d", (int)getpid(), fd);
@@ -53,11 +54,15 @@ struct journal *journal_open(const char *name)
 
 void journal_clear(struct journal *journal)
 {
+	int fd = journal->fd;
+
 	memset(journal, 0, sizeof(*journal));
+	journal->fd = fd;
 }
 
 void journal_close(struct journal *journal)
 {
+	CHECK_EQ(close(journal->fd), 0);
 	CHECK_EQ(munmap(journal, sizeof(*journal)), 0);
 }
 
