@@ -6,6 +6,10 @@
 
 BUILD  ?= build
 PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
 # Empty: warnings do not stop the build (for compilers newer than ours).
 WERROR ?= -Werror
 # Not empty: a library file that does not compile is left out of the archives that tests link.
@@ -131,13 +135,45 @@ lib: $(STATIC) $(SHARED)
 all: $(PROGRAMS)
 
 # ---------------------------------------------------------------------------------------------------------------------
-.PHONY: help clean FORCE
+.PHONY: install uninstall format help clean FORCE
 FORCE:
 
 help:
-	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+	@sed -n 's/^## //p' $(sort $(MAKEFILE_LIST))
+
+MANPAGES := $(wildcard docs/man/*.[1-9])
+manpage   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
+
+$(BUILD)/xenidc.pc: include/xenidc/xenidc.h FORCE
+	@mkdir -p $(@D) && printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$(INCLUDEDIR)' 'libdir=$(LIBDIR)' '' 'Name: xenidc' \
+		'Description: Split drivers over any transport' 'Version: $(VERSION)' \
+		'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lxenidc' 'Libs.private: -pthread $(LIBS)' >$@
 
 ## make                  build the library and the tools: build/lib, build/bin
+## make install          install them; PREFIX (/usr/local), DESTDIR, BINDIR, LIBDIR, INCLUDEDIR, MANDIR
+install: all $(BUILD)/xenidc.pc
+	install -d $(DESTDIR)$(INCLUDEDIR)/xenidc $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(BINDIR)
+	install -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)/xenidc
+	install -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)
+	install -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)
+	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(LIBDIR)/libxenidc.so.$(SOVERSION)
+	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(LIBDIR)/libxenidc.so
+	install -m 644 $(BUILD)/xenidc.pc $(DESTDIR)$(LIBDIR)/pkgconfig
+	$(if $(PROGRAMS),install -m 755 $(PROGRAMS) $(DESTDIR)$(BINDIR))
+	$(foreach m,$(MANPAGES),install -D -m 644 $m $(call manpage,$m) && ) true
+	$(if $(DESTDIR),,-ldconfig 2>/dev/null || true)
+
+## make uninstall        remove what install put there (with the same variables)
+uninstall:
+	rm -f $(HEADERS:include/%=$(DESTDIR)$(INCLUDEDIR)/%) $(DESTDIR)$(LIBDIR)/pkgconfig/xenidc.pc
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(STATIC) $(SHARED)) libxenidc.so.$(SOVERSION) libxenidc.so)
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(notdir $(PROGRAMS))) $(foreach m,$(MANPAGES),$(call manpage,$m))
+	-rmdir --ignore-fail-on-non-empty $(DESTDIR)$(INCLUDEDIR)/xenidc
+
+## make format           bring all C files into the form that .clang-format describes
+format:
+	$(FORMAT) -i $$(find xenidc-core transport-* usb tools tests include docs -name '*.[ch]' 2>/dev/null)
+
 ## make clean            remove everything that was built
 clean:
 	rm -rf $(BUILD)

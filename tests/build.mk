@@ -20,4 +20,20 @@ $(foreach f,test asan tsan gcov,$(foreach d,$(TEST_DIRS) lib,$(eval $(call test_
 
 .PHONY: tests
 tests: $(foreach d,$(TEST_DIRS),$(call test_programs,test,$d))
+
+include tests/suites.mk
+
+.PHONY: check check-fast setup demo
+## make check            everything: installs what is missing, builds it with both compilers, runs all suites
+check:
+	@tests/setup check
+	@+MAKE="$(MAKE)" BUILD=$(BUILD) JOBS=$(JOBS) tests/check $(SUITES)
+## make check-fast       the part of it that takes less than three minutes
+check-fast:
+	@tests/setup check
+	@+MAKE="$(MAKE)" BUILD=$(BUILD) JOBS=$(JOBS) tests/check $(SUITES_FAST)
+## make suite-NAME       one suite: $(SUITES)
 ## make tests            build all test programs: build/test/*/test_*
+## make setup            install what `make check` needs, and nothing else
+setup:
+	@tests/setup check
