@@ -147,7 +147,8 @@ void xenidc_loop_stop(xenidc_loop *loop);
  *     xenidc_loop_step(loop, 0);
  *
  * Nothing that happens after ARMED was returned is lost: the descriptor becomes readable. `*timeout_ns` is the time
- * until the next timer, -1 if there is none. The descriptor stays the loop's; do not read or close it.
+ * until the next timer, -1 if there is none. The descriptor stays the loop's; do not read or close it. Both say -ECHILD,
+ * arm also -EDEADLK inside a handler.
  */
 enum xenidc_armed { XENIDC_ARMED = 0, XENIDC_BUSY = 1 };
 int xenidc_loop_fd(xenidc_loop *loop);
@@ -160,6 +161,7 @@ uint64_t xenidc_loop_now(xenidc_loop *loop);
  * Run `fn(node)` once on the loop's thread. Any thread; allocates nothing: the caller embeds the node in something of
  * its own, and must not touch it from the call until `fn` runs. This is how submit and reply are made from another
  * thread. Nodes of one thread run in the order in which they were posted. Wakes the loop if it sleeps.
+ * The loop has to live until the call returns; nodes that have not run when it is freed never do.
  */
 struct xenidc_node {
 	struct xenidc_node *next; /* the library's */
