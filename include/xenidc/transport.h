@@ -210,7 +210,8 @@ void xi_conn_dialled(struct xi_conn *conn);
 /* A connect message has arrived. */
 void xi_conn_hello(struct xi_conn *conn, const void *bytes, uint32_t length);
 
-/* A buffer for the next frame: frame_max bytes, private, never NULL after reserve(). Valid until xi_conn_frame(). */
+/* A buffer for the next frame: frame_max bytes, rounded up to a multiple of 64; private, never NULL after reserve().
+ * Valid until xi_conn_frame(). */
 uint8_t *xi_conn_rx_buffer(struct xi_conn *conn);
 /*
  * A frame of `length` bytes stands in the buffer of xi_conn_rx_buffer(). False: the connection has ended by this call
