@@ -198,6 +198,8 @@ const struct xi_transport *xi_transport_find(const char *scheme, size_t length);
 void *xi_conn_priv(struct xi_conn *conn);
 xenidc_loop *xi_conn_loop(struct xi_conn *conn);
 const void *xi_conn_owner(struct xi_conn *conn);
+/* The times in force, none of them zero: when to call a dial hopeless, and a silent peer dead. */
+const struct xenidc_times *xi_conn_times(struct xi_conn *conn);
 void *xi_listener_priv(struct xi_listener *listener);
 xenidc_loop *xi_listener_loop(struct xi_listener *listener);
 

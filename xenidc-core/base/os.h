@@ -46,6 +46,7 @@ struct xi_os {
 	ssize_t (*sendmsg)(int fd, const struct msghdr *m, int flags);
 	ssize_t (*recvmsg)(int fd, struct msghdr *m, int flags);
 	ssize_t (*recv)(int fd, void *to, size_t length, int flags);
+	int (*shutdown)(int fd, int how);
 	int (*setsockopt)(int fd, int level, int name, const void *value, socklen_t length);
 	int (*getsockopt)(int fd, int level, int name, void *value, socklen_t *length);
 	int (*getsockname)(int fd, struct sockaddr *address, socklen_t *length);

@@ -187,6 +187,11 @@ static ssize_t os_recv(int fd, void *to, size_t length, int flags)
 	return check_size(recv(fd, to, length, flags));
 }
 
+static int os_shutdown(int fd, int how)
+{
+	return check(shutdown(fd, how));
+}
+
 static int os_setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 {
 	return check(setsockopt(fd, level, name, value, length));
@@ -386,6 +391,7 @@ const struct xi_os xi_os_linux = {
 	.sendmsg = os_sendmsg,
 	.recvmsg = os_recvmsg,
 	.recv = os_recv,
+	.shutdown = os_shutdown,
 	.setsockopt = os_setsockopt,
 	.getsockopt = os_getsockopt,
 	.getsockname = os_getsockname,
