@@ -54,7 +54,6 @@ struct xi_os {
 	int (*getaddrinfo)(const char *host, const char *port, int flags, struct addrinfo **ret); /* EAI_*, blocks */
 	void (*freeaddrinfo)(struct addrinfo *list);
 
-	int (*shutdown)(int fd, int how);
 	int (*close)(int fd);
 	ssize_t (*read)(int fd, void *to, size_t length);
 	ssize_t (*write)(int fd, const void *from, size_t length);

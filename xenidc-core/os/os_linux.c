@@ -223,11 +223,6 @@ static void os_freeaddrinfo(struct addrinfo *list)
 	freeaddrinfo(list);
 }
 
-static int os_shutdown(int fd, int how)
-{
-	return check(shutdown(fd, how));
-}
-
 /* On Linux the descriptor is gone also when close() says EINTR. */
 static int os_close(int fd)
 {
@@ -398,7 +393,6 @@ const struct xi_os xi_os_linux = {
 	.getpeername = os_getpeername,
 	.getaddrinfo = os_getaddrinfo,
 	.freeaddrinfo = os_freeaddrinfo,
-	.shutdown = os_shutdown,
 	.close = os_close,
 	.read = os_read,
 	.write = os_write,
