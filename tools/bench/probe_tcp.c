@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/* What TCP over loopback can do at best: both ends spin, nothing but send and recv. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tools/bench/bench.h"
+#include "tools/common/clock.h"
+
+#define BULK_READ (1u << 20)
+
+struct pair {
+	int fd[2];
+	size_t size;
+	_Atomic uint64_t *received;
+	uint8_t *data;
+};
+
+static void tune(int fd, const char *cc)
+{
+	const int one = 1;
+
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* Not to be had on every host; then the default holds, for the probe as for the library. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, cc, (socklen_t)strlen(cc));
+}
+
+/* Connect to ourselves before the child exists: the backlog holds the connection. */
+static bool pair_open(struct pair *p, const char *cc)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t length = sizeof(at);
+	int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	p->fd[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	p->fd[1] = -1;
+	if (l >= 0 && p->fd[0] >= 0 && !bind(l, (struct sockaddr *)&at, sizeof(at)) && !listen(l, 1) &&
+	    !getsockname(l, (struct sockaddr *)&at, &length) && !connect(p->fd[0], (struct sockaddr *)&at, length))
+		p->fd[1] = accept4(l, NULL, NULL, SOCK_CLOEXEC);
+	(void)close(l);
+	tune(p->fd[0], cc);
+	tune(p->fd[1], cc);
+	return p->fd[1] >= 0;
+}
+
+static void pair_close(struct pair *p)
+{
+	(void)close(p->fd[0]);
+	(void)close(p->fd[1]);
+}
+
+static bool send_all(int fd, const uint8_t *data, size_t size)
+{
+	while (size) {
+		ssize_t n = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return false;
+		if (n > 0) {
+			data += n;
+			size -= (size_t)n;
+		}
+	}
+	return true;
+}
+
+static bool recv_all(int fd, uint8_t *data, size_t size)
+{
+	while (size) {
+		ssize_t n = recv(fd, data, size, MSG_DONTWAIT);
+		if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+			return false;
+		if (n > 0) {
+			data += n;
+			size -= (size_t)n;
+		}
+	}
+	return true;
+}
+
+static void latency_child(void *arg)
+{
+	struct pair *p = arg;
+
+	while (recv_all(p->fd[1], p->data, p->size) && send_all(p->fd[1], p->data, p->size))
+		;
+}
+
+double xi_probe_tcp_latency(const struct xi_bench *b)
+{
+	static struct xi_hist h;
+	struct pair p = { .size = b->size, .data = calloc(1, b->size) };
+	uint64_t end, start = 0, now = 0;
+	int pid = -1;
+
+	xi_hist_clear(&h);
+	if (p.data && b->cpu[0] != b->cpu[1] && pair_open(&p, b->cc)) {
+		pid = xi_probe_begin(b, latency_child, &p);
+		end = xi_ticks() + (uint64_t)(b->probe_ms * 1e6 / xi_ns_per_tick);
+		for (; pid > 0 && now < end; start = now) {
+			if (!send_all(p.fd[0], p.data, p.size) || !recv_all(p.fd[0], p.data, p.size))
+				break;
+			now = xi_ticks();
+			if (start)
+				xi_hist_add(&h, now - start);
+		}
+		xi_probe_end(pid);
+		pair_close(&p);
+	}
+	free(p.data);
+	return xi_hist_quantile(&h, 0.5) * xi_ns_per_tick;
+}
+
+static void bulk_child(void *arg)
+{
+	struct pair *p = arg;
+	uint8_t *to = malloc(BULK_READ);
+
+	while (to) {
+		ssize_t n = recv(p->fd[1], to, BULK_READ, MSG_DONTWAIT);
+		if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+			break;
+		if (n > 0)
+			atomic_fetch_add_explicit(p->received, (uint64_t)n, memory_order_relaxed);
+	}
+}
+
+double xi_probe_tcp_bulk(const struct xi_bench *b)
+{
+	struct pair p = { .size = b->size, .data = calloc(1, b->size), .received = xi_probe_memory(4096) };
+	uint64_t warm, end, from = 0, start = 0;
+	double rate = 0;
+	int pid;
+
+	if (p.data && p.received && b->cpu[0] != b->cpu[1] && pair_open(&p, b->cc)) {
+		pid = xi_probe_begin(b, bulk_child, &p);
+		/* Buffers and the congestion window grow first. */
+		warm = xi_now_ns() + b->probe_ms * 500000ull;
+		end = warm + b->probe_ms * 2000000ull;
+		while (pid > 0 && send_all(p.fd[0], p.data, p.size) && xi_now_ns() < end) {
+			if (!start && xi_now_ns() > warm) {
+				start = xi_now_ns();
+				from = atomic_load(p.received);
+			}
+		}
+		if (start)
+			rate = (double)(atomic_load(p.received) - from) / ((double)(xi_now_ns() - start) * 1e-9);
+		xi_probe_end(pid);
+		pair_close(&p);
+	}
+	xi_probe_memory_free((void *)p.received, 4096);
+	free(p.data);
+	return rate;
+}
