@@ -21,6 +21,10 @@
  *   - Peer input: copy once, check, then use; xi_conn_lost(PROTOCOL) on the first impossible value.
  *   - The core allocates the private state (`conn_size`, `listener_size`, zeroed) and hands it to each op by
  *     xi_conn_priv() and xi_listener_priv().
+ *   - process(), arm() and disarm() are called from dial() or adopt() on, in every state until close(): before the
+ *     regions are exchanged there may be nothing to do, and arm() then leaves the waking to a watched descriptor.
+ *   - In a child of fork() (xi_loop_forked()) only close() and fini() are called, to free what was inherited: nothing that
+ *     the peer, or the parent, would notice (no shutdown, no doorbell, no unlink).
  *   - close() is safe in every state, also after a failed dial() or reserve(); fini() follows it exactly once.
  */
 #ifndef XENIDC_TRANSPORT_H
@@ -177,7 +181,7 @@ struct xi_transport {
 	 * be delivered if that needs nothing of us. 0, or XI_PENDING: xi_conn_closed() follows. Mandatory.
 	 */
 	int (*close)(struct xi_conn *conn);
-	/* Free all. The region goes, or becomes a quarantine of the transport's own. Mandatory. */
+	/* Free all; also right after a close() that was pending (xi_conn_closed() then never follows). The region goes, or becomes a quarantine of the transport's own. Mandatory. */
 	void (*fini)(struct xi_conn *conn);
 	/* Bytes and regions that earlier connections of `owner` still have in quarantine. Optional (default 0). `owner`
 	 * is the channel's key, xi_conn_owner(). */
