@@ -74,15 +74,24 @@ int xi_conn_new(xenidc_loop *loop, const struct xi_transport *t, struct xi_conn 
 	xi_list_init(&conn->queue);
 	xi_task_init(&conn->task, conn_task);
 	xi_loop_poll_add(loop, &conn->poll);
+	conn->polled = true;
 	xi_created(XI_OBJECT_CONN);
 	*ret = conn;
 	return 0;
 }
 
+void xi_conn_unpoll(struct xi_conn *conn)
+{
+	XI_ASSERT(!conn->processing);
+	if (conn->polled)
+		xi_loop_poll_remove(conn->loop, &conn->poll);
+	conn->polled = false;
+}
+
 void xi_conn_free(struct xi_conn *conn)
 {
 	XI_ASSERT(!conn->processing);
-	xi_loop_poll_remove(conn->loop, &conn->poll);
+	xi_conn_unpoll(conn);
 	xi_task_cancel(&conn->task);
 	xenidc_timer_stop(&conn->timer);
 	xenidc_timer_stop(&conn->beat);

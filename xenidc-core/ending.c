@@ -174,7 +174,7 @@ static void take_back(struct xi_conn *conn)
 	xenidc_timer_stop(&conn->timer);
 	xenidc_timer_stop(&conn->beat);
 	xenidc_timer_stop(&conn->deadlines);
-	xi_loop_poll_remove(conn->loop, &conn->poll);
+	xi_conn_unpoll(conn);
 	XI_FAILPOINT(before_close);
 	conn->close_done = conn->t->close(conn) != XI_PENDING;
 	if (!conn->close_done)

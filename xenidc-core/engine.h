@@ -164,6 +164,7 @@ struct xi_conn {
 	uint64_t deadlines_due;
 	enum xi_phase phase;
 	bool dirty;      /* committed, not flushed */
+	bool polled;     /* the loop looks at it */
 	bool processing; /* inside process(): its end flushes */
 	bool failed;     /* xi_conn_end() was called */
 	bool reserved, was_up;
@@ -268,7 +269,8 @@ struct xi_accounts {
 
 /* --- conn.c */
 int xi_conn_new(xenidc_loop *loop, const struct xi_transport *t, struct xi_conn **ret);
-void xi_conn_free(struct xi_conn *conn); /* close at the transport first */
+void xi_conn_free(struct xi_conn *conn);   /* close at the transport first */
+void xi_conn_unpoll(struct xi_conn *conn); /* the loop no longer looks at it */
 /* Move along the table. False: impossible there; the caller says what that means. */
 bool xi_conn_event(struct xi_conn *conn, enum xi_event event);
 /* Let the connection end with this reason (the first one counts); carried out by its task. */
