@@ -14,8 +14,11 @@
  *   Both sides compute the same struct xi_layout from the negotiated budget.
  *
  * RULES FOR ALL OPS
- *   - Thread: the loop's. None may block. None may call back into the core synchronously, except process() and the
- *     handlers of the transport's own watches and timers, which make the upcalls below.
+ *   - Thread: the loop's. None may block (looking up a name in dial() and listen() is the exception). None may call
+ *     back into the core synchronously, except process() and the handlers of the transport's own watches and timers,
+ *     which make the upcalls below. xi_conn_lost() only marks: every op may call it.
+ *   - A child of fork() only frees: there close(), fini() and unlisten() unmap and close descriptors, and do nothing to
+ *     what these share with the parent (shutdown, epoll, socket files, queue pairs).
  *   - After reserve() succeeded no op allocates until close().
  *   - Errors: negative errno. Fatal trouble of a connection is reported with xi_conn_lost(), once, and by nothing else.
  *   - Peer input: copy once, check, then use; xi_conn_lost(PROTOCOL) on the first impossible value.
@@ -78,7 +81,7 @@ enum {
 /* How to sleep on a connection; filled in by arm(). */
 struct xi_wait {
 	const uint32_t *futex; /* not NULL: sleep while *futex == value (in memory shared with the peer) */
-	uint32_t value;        /* else: a descriptor that was registered with xi_loop_watch_*() will wake the loop */
+	uint32_t value;        /* else: a descriptor that is watched (xenidc_watch_start()) will wake the loop */
 };
 
 #define XI_RESERVE_MAP 1u    /* MAP was negotiated: rx slots are the peer's own memory, no landing */
@@ -178,7 +181,8 @@ struct xi_transport {
 	/*
 	 * Take everything back, now: peer memory mapped here is replaced in place by zero pages (tx_base and rx_base stay
 	 * readable until fini()), nothing more is received, notified or called back. Frames committed before may still
-	 * be delivered if that needs nothing of us. 0, or XI_PENDING: xi_conn_closed() follows. Mandatory.
+	 * be delivered if that needs nothing of us. 0, or XI_PENDING: xi_conn_closed() follows, soon and without the
+	 * peer's help (after T_close the core goes on without it, to fini()). Mandatory.
 	 */
 	int (*close)(struct xi_conn *conn);
 	/* Free all; also right after a close() that was pending (xi_conn_closed() then never follows). The region goes, or becomes a quarantine of the transport's own. Mandatory. */
