@@ -23,7 +23,7 @@ tests: $(foreach d,$(TEST_DIRS),$(call test_programs,test,$d))
 
 include tests/suites.mk
 
-.PHONY: check check-fast setup demo
+.PHONY: check check-fast setup
 ## make check            everything: installs what is missing, builds it with both compilers, runs all suites
 check:
 	@tests/setup check

@@ -14,8 +14,10 @@ $(call tool,$(BUILD)/examples/block-front,docs/examples/block/front.c)
 
 .PHONY: demo bench bench-peers
 ## make demo             two processes: requests and 1 GiB of checked data over shm, then over tcp
-demo: $(BUILD)/bin/xenidc-demo
-	$(BUILD)/bin/xenidc-demo
+demo:
+	@tests/setup demo
+	@+$(MAKE) --no-print-directory $(BUILD)/bin/xenidc-demo
+	@$(BUILD)/bin/xenidc-demo
 
 ## make bench            a few measurements, each beside the limits of this machine
 bench: $(BUILD)/bin/xenidc-bench
