@@ -53,7 +53,8 @@ void check_failed(const char *file, int line, const char *format, ...)
 void check_equal(const char *file, int line, const char *what, intmax_t got, const char *wanted, intmax_t want)
 {
 	if (got != want)
-		check_failed(file, line, "%s is %jd (%#jx), not %s, %jd (%#jx)", what, got, got, wanted, want, want);
+		check_failed(file, line, "%s is %jd (%#jx), not %s, %jd (%#jx)", what, got, (uintmax_t)got, wanted,
+			     want, (uintmax_t)want);
 }
 
 void check_string(const char *file, int line, const char *what, const char *got, const char *want)

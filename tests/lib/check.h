@@ -24,11 +24,10 @@
 /* Integers of any kind; both values are printed. CHECK_OP(n, <=, 4). */
 #define CHECK_OP(got, op, want)                                                                                        \
 	do {                                                                                                           \
-		__typeof__(got) got_ = (got);                                                                          \
-		__typeof__(want) want_ = (want);                                                                       \
+		intmax_t got_ = (intmax_t)(got), want_ = (intmax_t)(want);                                             \
 		if (!(got_ op want_))                                                                                  \
 			check_failed(__FILE__, __LINE__, "%s " #op " %s: got %jd (%#jx), not " #op " %jd (%#jx)",      \
-				     #got, #want, (intmax_t)got_, (intmax_t)got_, (intmax_t)want_, (intmax_t)want_);   \
+				     #got, #want, got_, (uintmax_t)got_, want_, (uintmax_t)want_);                     \
 	} while (0)
 #define CHECK_EQ(got, want) check_equal(__FILE__, __LINE__, #got, (intmax_t)(got), #want, (intmax_t)(want))
 
