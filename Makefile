@@ -60,7 +60,7 @@ FLAGS_clang  := $(FLAGS_normal)
 FLAGS_test   := -O2 $(TESTING)
 FLAGS_asan   := -O1 $(TESTING) -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS_tsan   := -O1 $(TESTING) -fno-omit-frame-pointer -fsanitize=thread
-FLAGS_gcov   := -O0 $(TESTING) --coverage -fprofile-update=atomic
+FLAGS_gcov   := -O0 $(TESTING) -DXI_COVERAGE --coverage -fprofile-update=atomic
 FLAGS_fuzz   := $(FLAGS_asan) -fsanitize=fuzzer-no-link
 
 # Commands that run at the same time as another make must not see each other's half-written files: write, then rename.
@@ -142,6 +142,7 @@ help:
 	@sed -n 's/^## //p' $(sort $(MAKEFILE_LIST))
 
 MANPAGES := $(wildcard docs/man/*.[1-9])
+INSTALLED = $(filter $(BUILD)/bin/%,$(PROGRAMS))
 manpage   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
 
 $(BUILD)/xenidc.pc: include/xenidc/xenidc.h FORCE
@@ -159,7 +160,7 @@ install: all $(BUILD)/xenidc.pc
 	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(LIBDIR)/libxenidc.so.$(SOVERSION)
 	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(LIBDIR)/libxenidc.so
 	install -m 644 $(BUILD)/xenidc.pc $(DESTDIR)$(LIBDIR)/pkgconfig
-	$(if $(PROGRAMS),install -m 755 $(PROGRAMS) $(DESTDIR)$(BINDIR))
+	$(if $(INSTALLED),install -m 755 $(INSTALLED) $(DESTDIR)$(BINDIR))
 	$(foreach m,$(MANPAGES),install -D -m 644 $m $(call manpage,$m) && ) true
 	$(if $(DESTDIR),,-ldconfig 2>/dev/null || true)
 
@@ -167,7 +168,7 @@ install: all $(BUILD)/xenidc.pc
 uninstall:
 	rm -f $(HEADERS:include/%=$(DESTDIR)$(INCLUDEDIR)/%) $(DESTDIR)$(LIBDIR)/pkgconfig/xenidc.pc
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(STATIC) $(SHARED)) libxenidc.so.$(SOVERSION) libxenidc.so)
-	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(notdir $(PROGRAMS))) $(foreach m,$(MANPAGES),$(call manpage,$m))
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(notdir $(INSTALLED))) $(foreach m,$(MANPAGES),$(call manpage,$m))
 	-rmdir --ignore-fail-on-non-empty $(DESTDIR)$(INCLUDEDIR)/xenidc
 
 ## make format           bring all C files into the form that .clang-format describes

@@ -18,12 +18,17 @@ $1-$2: $(call test_programs,$1,$2)
 endef
 $(foreach f,test asan tsan gcov,$(foreach d,$(TEST_DIRS) lib,$(eval $(call test_dir,$f,$d))))
 
+# All objects once more, by the other compiler (nothing is linked).
+.PHONY: clang
+clang: $(call objects,clang,$(LIB_SRCS) $(shell find tools docs/examples -name '*.c' 2>/dev/null)) \
+	$(patsubst %.c,$(BUILD)/asan/obj/%.o,$(foreach d,$(TEST_DIRS) lib,$(wildcard tests/$d/*.c)))
+
 .PHONY: tests
 tests: $(foreach d,$(TEST_DIRS),$(call test_programs,test,$d))
 
 include tests/suites.mk
 
-.PHONY: check check-fast setup
+.PHONY: check check-fast setup coverage
 ## make check            everything: installs what is missing, builds it with both compilers, runs all suites
 check:
 	@tests/setup check
@@ -32,6 +37,12 @@ check:
 check-fast:
 	@tests/setup check
 	@+MAKE="$(MAKE)" BUILD=$(BUILD) JOBS=$(JOBS) tests/check $(SUITES_FAST)
+## make coverage         lines and branches that the tests reach, for each file
+COVERAGE := unit conformance
+coverage: $(foreach d,$(COVERAGE),gcov-$d)
+	@find $(BUILD)/gcov -name '*.gcda' -delete
+	@BUILD=$(BUILD) tests/run -t 600 -j $(JOBS) coverage $(foreach d,$(COVERAGE),$(call test_programs,gcov,$d))
+	@tests/coverage $(BUILD)/gcov/obj
 ## make suite-NAME       one suite: $(SUITES)
 ## make tests            build all test programs: build/test/*/test_*
 ## make setup            install what `make check` needs, and nothing else
