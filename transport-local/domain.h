@@ -91,7 +91,8 @@ struct xi_domain {
 	 */
 	void (*hang_up)(struct xi_local *local);
 	/* Report the end by xi_conn_lost(), with PEER_DIED or LOST and the domain's own words: it knows who the peer was.
-	 * Called once, from process(), after everything that the peer published has been handed up. */
+	 * Called once, after everything that the peer published has been handed up: from process(), or from
+	 * xi_local_gone() before frames flow. */
 	void (*over)(struct xi_local *local, enum xi_local_end how);
 	/*
 	 * Free everything. If the peer provably let go of our region (it hung up after we did, or before; or died), the
@@ -107,20 +108,21 @@ struct xi_local {
 	struct xi_conn *conn;
 	const struct xi_domain *domain;
 	struct xi_ring ring;
+	uint8_t *staging;    /* the frame being made */
+	const uint8_t *peer; /* the peer's region, while it is mapped */
+	bool flowing;        /* import_region() is through, and close() was not called */
+	bool over;           /* over() or xi_conn_lost() was called: nothing is received any more */
+	bool grace_over;
+	enum xi_local_end end; /* what the domain noticed */
+	uint32_t drain;        /* after the end: frames that may still be handed up */
+	uint32_t rings;        /* that the peer may still be heard to ring */
+	uint32_t rings_asked;  /* event index of the last time that it was asked to */
+	bool final;            /* the peer's dispatch index changes no more */
+	bool imported, closed;
 	struct xi_layout tx, rx;
 	uint8_t *landing; /* private memory for the peer's slots; NULL with MAP */
 	size_t landing_bytes;
-	uint8_t *staging; /* the frame being made; followed by the tables of slots */
-	size_t staging_bytes;
-	bool map;
-	bool flowing;           /* import_region() was through */
-	bool closed;            /* close() was called */
-	bool over;              /* over() or xi_conn_lost() was called: nothing is received any more */
-	enum xi_local_end end;  /* what the domain noticed */
-	uint32_t drain;         /* after the end: frames that may still be handed up */
-	uint64_t rings_allowed; /* times that we asked the peer to ring, and did not hear it yet */
 	struct xenidc_timer grace;
-	bool grace_over;
 };
 
 /* In dial() and adopt(), before anything else. */

@@ -17,6 +17,7 @@
 #include <sys/uio.h>
 
 struct addrinfo;
+struct stat;
 struct xi_futex_wait { /* one of several words to sleep on */
 	const uint32_t *word;
 	uint32_t value;
@@ -35,6 +36,9 @@ struct xi_os {
 	int (*memfd_create)(const char *name, unsigned flags);
 	int (*ftruncate)(int fd, off_t length);
 	int (*fcntl)(int fd, int command, long arg);
+	int (*fallocate)(int fd,
+			 off_t length); /* from 0; memory that cannot be had is told now, not by a signal later */
+	int (*fstat)(int fd, struct stat *ret);
 	int (*fstat_size)(int fd, uint64_t *ret_size, bool *ret_memfd); /* memfd: on the kernel's tmpfs, no name */
 
 	int (*socket)(int family, int type, int protocol);

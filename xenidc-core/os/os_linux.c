@@ -131,6 +131,16 @@ static int os_fcntl(int fd, int command, long arg)
 	return check(fcntl(fd, command, arg));
 }
 
+static int os_fallocate(int fd, off_t length)
+{
+	return check(fallocate(fd, 0, 0, length));
+}
+
+static int os_fstat(int fd, struct stat *ret)
+{
+	return check(fstat(fd, ret));
+}
+
 static int os_fstat_size(int fd, uint64_t *ret_size, bool *ret_memfd)
 {
 	struct stat st;
@@ -376,6 +386,8 @@ const struct xi_os xi_os_linux = {
 	.memfd_create = os_memfd_create,
 	.ftruncate = os_ftruncate,
 	.fcntl = os_fcntl,
+	.fallocate = os_fallocate,
+	.fstat = os_fstat,
 	.fstat_size = os_fstat_size,
 	.socket = os_socket,
 	.socketpair = os_socketpair,
