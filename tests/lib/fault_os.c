@@ -21,6 +21,8 @@
 	X(munmap, ENOMEM, 0)                                                                                           \
 	X(memfd_create, EMFILE, 1)                                                                                     \
 	X(ftruncate, ENOSPC, 1)                                                                                        \
+	X(fallocate, ENOSPC, 1)                                                                                        \
+	X(fstat, EIO, 1)                                                                                               \
 	X(fcntl, EPERM, 1)                                                                                             \
 	X(fstat_size, EIO, 1)                                                                                          \
 	X(socket, EMFILE, 1)                                                                                           \
@@ -166,6 +168,8 @@ WRAP_SAFE(uint64_t, memlock_limit, (void), ())
 WRAP(int, munmap, (void *at, size_t length), (at, length))
 WRAP(int, memfd_create, (const char *name, unsigned flags), (name, flags))
 WRAP(int, ftruncate, (int fd, off_t length), (fd, length))
+WRAP(int, fallocate, (int fd, off_t length), (fd, length))
+WRAP(int, fstat, (int fd, struct stat *ret), (fd, ret))
 WRAP(int, fcntl, (int fd, int command, long arg), (fd, command, arg))
 WRAP(int, fstat_size, (int fd, uint64_t *ret_size, bool *ret_memfd), (fd, ret_size, ret_memfd))
 WRAP(int, socket, (int family, int type, int protocol), (family, type, protocol))
