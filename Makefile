@@ -146,8 +146,8 @@ INSTALLED = $(filter $(BUILD)/bin/%,$(PROGRAMS))
 manpage   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
 
 $(BUILD)/xenidc.pc: include/xenidc/xenidc.h FORCE
-	@mkdir -p $(@D) && printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$(INCLUDEDIR)' 'libdir=$(LIBDIR)' '' 'Name: xenidc' \
-		'Description: Split drivers over any transport' 'Version: $(VERSION)' \
+	@mkdir -p $(@D) && printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$(INCLUDEDIR)' 'libdir=$(LIBDIR)' '' \
+		'Name: xenidc' 'Description: Split drivers over any transport' 'Version: $(VERSION)' \
 		'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lxenidc' 'Libs.private: -pthread $(LIBS)' >$@
 
 ## make                  build the library and the tools: build/lib, build/bin
