@@ -34,7 +34,8 @@ struct xi_bench {
 	bool watch;     /* each loop watches a descriptor besides, so that it cannot sleep on a futex alone */
 	double seconds; /* to measure for, unless: */
 	uint64_t count;
-	int cpu[2]; /* of the client, of the serving side; -1: anywhere */
+	int cpu[2];         /* of the client, of the serving side; -1: anywhere */
+	const char *probes; /* letters of the ones to take */
 	unsigned probe_ms;
 	const char *cc;    /* congestion control of the raw TCP probes */
 	unsigned channels; /* verb idle */
@@ -62,6 +63,9 @@ const char *xi_verify_name(enum xi_verify verify);
 
 /* run.c: verbs lat, bw, rate and idle. */
 int xi_bench_run(const struct xi_bench *b);
+
+/* run.c: all that are asked for but L, which belongs immediately before and after a measurement. */
+void xi_take_probes(const struct xi_bench *b, struct xi_probes *p);
 
 /* report.c */
 void xi_report(const struct xi_bench *b, const struct xi_outcome *o);

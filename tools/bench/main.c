@@ -8,21 +8,14 @@
 #include "tools/common/clock.h"
 #include "tools/common/exits.h"
 
-/* Probes alone; `--count 1` takes only L, which is what a comparison puts around every run. */
 static int run_probes(const struct xi_bench *b)
 {
 	struct xi_probes p = { 0 };
 
 	(void)xi_pin(b->cpu[0]);
-	p.l_ns = xi_probe_line(b);
-	if (b->count != 1) {
-		p.c1_ns = xi_probe_copy(b);
-		p.w_ns = xi_probe_futex(b);
-		p.e_ns = xi_probe_eventfd(b);
-		p.t_ns = xi_probe_tcp_latency(b);
-		p.b_bytes_per_s = xi_probe_tcp_bulk(b);
-		p.s_ns = xi_probe_self(b);
-	}
+	if (strchr(b->probes, 'L'))
+		p.l_ns = xi_probe_line(b);
+	xi_take_probes(b, &p);
 	xi_report_probes(b, &p);
 	return XI_EXIT_OK;
 }
@@ -37,7 +30,7 @@ static int run_help(const struct xi_bench *b)
 		"  xenidc-bench rate   32 requests in flight: operations a second\n"
 		"  xenidc-bench bw     16 buffers of 64 KiB in flight, OUT: bytes a second\n"
 		"  xenidc-bench idle   channels that do nothing: wake-ups and CPU\n"
-		"  xenidc-bench probe  the limits of this machine alone (--count 1: only L)\n"
+		"  xenidc-bench probe  the limits of this machine alone\n"
 		"  xenidc-bench serve  the serving side alone, for --peer\n"
 		"\n"
 		"One command does all: it starts the serving side as a process of its own, on another core, and ends "
@@ -64,7 +57,8 @@ static int run_help(const struct xi_bench *b)
 		"  --peer               `xenidc-bench serve` runs at the address already, with the same --size and "
 		"--refs;\n"
 		"                       on this host its spinning disturbs the probes\n"
-		"  --probe-ms N         length of each probe, 0: none (100)\n"
+		"  --probes LETTERS     which of the limits below are measured, none: '' (LCWETBS; idle: L)\n"
+		"  --probe-ms N         length of each (100)\n"
 		"  --cc NAME            congestion control of the raw TCP probes (reno, as the library on loopback)\n"
 		"  --json               one JSON object\n"
 		"\n"

@@ -31,6 +31,7 @@ enum {
 	OPT_WATCH,
 	OPT_CPU,
 	OPT_CPUS,
+	OPT_PROBES,
 	OPT_PROBE_MS,
 	OPT_CC,
 	OPT_CHANNELS,
@@ -56,6 +57,7 @@ static const struct option options[] = {
 	{ "watch", no_argument, NULL, OPT_WATCH },
 	{ "cpu", required_argument, NULL, OPT_CPU },
 	{ "cpus", required_argument, NULL, OPT_CPUS },
+	{ "probes", required_argument, NULL, OPT_PROBES },
 	{ "probe-ms", required_argument, NULL, OPT_PROBE_MS },
 	{ "cc", required_argument, NULL, OPT_CC },
 	{ "channels", required_argument, NULL, OPT_CHANNELS },
@@ -138,7 +140,7 @@ static bool parse_number(struct xi_bench *b, int o, const char *arg)
 	case OPT_CHANNELS:
 		return parse_uint(arg, 1, 250, &b->channels);
 	case OPT_PROBE_MS:
-		return parse_uint(arg, 0, 10000, &b->probe_ms);
+		return parse_uint(arg, 10, 10000, &b->probe_ms);
 	case OPT_CPU:
 		good = parse_uint(arg, 0, 4095, &fd);
 		b->cpu[0] = b->cpu[1] = (int)fd;
@@ -164,6 +166,9 @@ static bool parse_word(struct xi_bench *b, int o, const char *arg)
 	case OPT_ADDRESS:
 		b->address = arg;
 		return true;
+	case OPT_PROBES:
+		b->probes = arg;
+		return arg[strspn(arg, "LCWETBS")] == 0;
 	case OPT_CC:
 		b->cc = arg;
 		return strlen(arg) < 16;
@@ -222,6 +227,7 @@ static void set_defaults(struct xi_bench *b, const char *verb)
 	b->payload = 256;
 	b->size = 8;
 	b->seconds = 1;
+	b->probes = "LCWETBS";
 	b->probe_ms = 100;
 	b->cc = "reno";
 	b->channels = 1;
@@ -239,6 +245,7 @@ static void set_defaults(struct xi_bench *b, const char *verb)
 	if (!strcmp(verb, "idle")) {
 		b->wait = XENIDC_WAIT_ADAPTIVE;
 		b->seconds = 10;
+		b->probes = "L";
 	}
 	if (!strcmp(verb, "serve")) {
 		b->depth = 32;
@@ -280,8 +287,8 @@ int xi_bench_parse(struct xi_bench *b, int argc, char **argv)
 		if (o == OPT_MAP || o == OPT_DIGEST || o == OPT_JSON || o == OPT_PEER || o == OPT_WATCH ||
 		    o == OPT_ONCE)
 			good = parse_flag(b, o);
-		else if (o == OPT_ADDRESS || o == OPT_CC || o == OPT_CPUS || o == OPT_WAIT || o == OPT_VERIFY ||
-			 o == OPT_REFS)
+		else if (o == OPT_ADDRESS || o == OPT_CC || o == OPT_CPUS || o == OPT_PROBES || o == OPT_WAIT ||
+			 o == OPT_VERIFY || o == OPT_REFS)
 			good = parse_word(b, o, optarg);
 		else
 			good = parse_number(b, o, optarg);

@@ -113,7 +113,7 @@ static void report_json(const struct xi_bench *b, const struct xi_outcome *o)
 		xi_json_uint(&j, "channels", b->channels);
 	else
 		json_times(&j, b, o);
-	if (b->probe_ms) {
+	if (b->probes[0]) {
 		xi_json_open(&j, "probes");
 		xi_json_real(&j, "L_before_ns", o->l_before_ns);
 		xi_json_real(&j, "L_after_ns", o->l_after_ns);
@@ -207,7 +207,7 @@ void xi_report(const struct xi_bench *b, const struct xi_outcome *o)
 	(void)printf("  sleeps       client %.3g /s, serving side %.3g /s; CPU client %.2f %%, serving side %.2f %%\n",
 		     o->sleeps_client_s, o->sleeps_server_s, o->cpu_client_s / o->seconds * 100,
 		     o->cpu_server_s / o->seconds * 100);
-	if (!b->probe_ms)
+	if (!b->probes[0])
 		return;
 	print_probes(&o->probes);
 	(void)printf("  trust        L before %s, after %s; %.2f s stolen by the hypervisor\n",

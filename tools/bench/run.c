@@ -250,14 +250,24 @@ static int measure_idle(const struct xi_bench *b, const char *address, struct xi
 	return e;
 }
 
-static void take_probes(const struct xi_bench *b, struct xi_probes *p)
+void xi_take_probes(const struct xi_bench *b, struct xi_probes *p)
 {
-	p->c1_ns = xi_probe_copy(b);
-	p->w_ns = xi_probe_futex(b);
-	p->e_ns = xi_probe_eventfd(b);
-	p->t_ns = xi_probe_tcp_latency(b);
-	p->b_bytes_per_s = xi_probe_tcp_bulk(b);
-	p->s_ns = xi_probe_self(b);
+	const struct {
+		char letter;
+		double (*take)(const struct xi_bench *b);
+		double *to;
+	} all[] = {
+		{ 'C', xi_probe_copy, &p->c1_ns },
+		{ 'W', xi_probe_futex, &p->w_ns },
+		{ 'E', xi_probe_eventfd, &p->e_ns },
+		{ 'T', xi_probe_tcp_latency, &p->t_ns },
+		{ 'B', xi_probe_tcp_bulk, &p->b_bytes_per_s },
+		{ 'S', xi_probe_self, &p->s_ns },
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (strchr(b->probes, all[i].letter))
+			*all[i].to = all[i].take(b);
 }
 
 int xi_bench_run(const struct xi_bench *b)
@@ -270,7 +280,7 @@ int xi_bench_run(const struct xi_bench *b)
 
 	if (!xi_pin(b->cpu[0]))
 		(void)fprintf(stderr, "xenidc-bench: cannot run on CPU %d, running anywhere\n", b->cpu[0]);
-	if (b->probe_ms)
+	if (strchr(b->probes, 'L'))
 		o.l_before_ns = xi_probe_line(b);
 	(void)snprintf(address, sizeof(address), "%s", b->address);
 	if (!b->peer) {
@@ -282,12 +292,11 @@ int xi_bench_run(const struct xi_bench *b)
 	stop_server(pid);
 	if (e)
 		return e;
-	if (b->probe_ms) {
+	if (strchr(b->probes, 'L')) {
 		o.l_after_ns = xi_probe_line(b);
 		o.probes.l_ns = (o.l_before_ns + o.l_after_ns) / 2;
-		if (!idle)
-			take_probes(b, &o.probes);
 	}
+	xi_take_probes(b, &o.probes);
 	xi_report(b, &o);
 	return o.mismatches ? XI_EXIT_PROBLEM : XI_EXIT_OK;
 }
