@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/* The byte-stream engine: what was damaged on the way, cut off, or never valid. */
+#include "stream_pair.h"
+
+/* What a side sends for some frames and pieces of data. */
+static size_t sample(uint8_t *to, uint32_t flags)
+{
+	struct xi_seg segs[2] = { { .slot = 0, .offset = 3, .length = 40 }, { .slot = 5, .offset = 100, .length = 7 } };
+	size_t n;
+
+	open_pair(PIPE_BYTES, flags);
+	commit_plain(a, XI_FRAME_PING, 0);
+	commit(a, XI_FRAME_REQUEST, 0x10002, segs, 2, 5);
+	commit(a, XI_FRAME_MESSAGE, 0, NULL, 0, 30);
+	xi_stream_flush(&conn_a);
+	commit_plain(a, XI_FRAME_CANCEL, 0x10002);
+	xi_stream_flush(&conn_a);
+	n = ab.in;
+	memcpy(to, ab.bytes, n);
+	run();
+	CHECK_EQ(b->lost, 0);
+	CHECK_EQ(b->logged, 6);
+	close_pair();
+	return n;
+}
+
+/* Let a side of its own receive these bytes, then the end. It is b. */
+static void feed(const uint8_t *bytes, size_t n, uint32_t flags)
+{
+	open_pipe(&ab, PIPE_BYTES);
+	open_pipe(&ba, PIPE_BYTES);
+	b = open_side(&conn_b, &ba, &ab);
+	xi_stream_start(&b->stream, &conn_b, &pipe_ops);
+	reserve_side(b, flags);
+	import_side(b);
+	memcpy(ab.bytes, bytes, n);
+	ab.in = n;
+	ab.shut = true;
+	run();
+	CHECK_EQ(b->lost, 1);
+}
+
+static void flip_all(uint32_t flags)
+{
+	static uint8_t good[4096], bad[4096];
+	unsigned unnoticed = 0;
+
+	big_slot = 8192;
+	size_t n = sample(good, flags);
+
+	for (size_t bit = 0; bit < n * 8; bit++) {
+		memcpy(bad, good, n);
+		bad[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		feed(bad, n, flags);
+		if (b->overs) { /* nothing was noticed up to the end: only data without a digest may change */
+			unnoticed += b->logged == 6;
+			CHECK(b->logged == 6 || b->logged < 6);
+		} else {
+			CHECK(b->reason == XENIDC_REASON_LOST || b->reason == XENIDC_REASON_PROTOCOL);
+			CHECK_OP(b->logged, <, 6);
+		}
+		close_side(&b);
+	}
+	CHECK_EQ(unnoticed, flags ? 0 : (40 + 7) * 8);
+	big_slot = 1u << 20;
+}
+
+static void test_every_bit_flip(void)
+{
+	flip_all(0);
+	flip_all(XI_RESERVE_DIGEST);
+}
+
+static void test_every_truncation(void)
+{
+	static uint8_t good[4096];
+	unsigned before = 0;
+
+	big_slot = 8192;
+	size_t n = sample(good, 0);
+
+	for (size_t cut = 0; cut < n; cut++) {
+		feed(good, cut, 0);
+		CHECK_EQ(b->overs, 1);
+		CHECK_OP(b->logged, >=, before);
+		CHECK_OP(b->logged, <, 6);
+		before = b->logged;
+		close_side(&b);
+	}
+	CHECK_EQ(before, 5);
+	big_slot = 1u << 20;
+}
+
+static void test_digest_says_so(void)
+{
+	static uint8_t good[4096];
+	size_t n = sample(good, XI_RESERVE_DIGEST);
+	const uint8_t *at = good;
+
+	/* The first byte of the first piece of data. */
+	while (at[XI_STREAM_PREFIX] != XI_FRAME_DATA) {
+		uint32_t length;
+		memcpy(&length, at, 4);
+		at += XI_STREAM_PREFIX + length;
+		CHECK(at < good + n);
+	}
+	good[at - good + XI_STREAM_PREFIX + XI_STREAM_DATA] ^= 1;
+	feed(good, n, XI_RESERVE_DIGEST);
+	CHECK_EQ(b->reason, XENIDC_REASON_LOST);
+	CHECK_EQ(b->code, -EBADMSG);
+	CHECK_HAS(b->text, "data were damaged on the way");
+	close_side(&b);
+}
+
+static void test_impossible_lengths(void)
+{
+	static const uint32_t lengths[] = { 0,     1,     11,    13,         2000,        20480,       65555,
+					    65556, 65557, 65568, 0x7fffffff, 0x80000000u, 0xfffffff4u, 0xffffffffu };
+
+	for (unsigned i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		uint8_t bytes[64] = { 0 };
+		memcpy(bytes, &lengths[i], 4);
+		bytes[XI_STREAM_PREFIX] = XI_FRAME_PING;
+		feed(bytes, sizeof(bytes), 0);
+		CHECK_EQ(b->reason, XENIDC_REASON_PROTOCOL);
+		CHECK_EQ(b->logged, 0);
+		close_side(&b);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct check_test tests[] = {
+		TEST(test_every_bit_flip),
+		TEST(test_every_truncation),
+		TEST(test_digest_says_so),
+		TEST(test_impossible_lengths),
+	};
+
+	return stream_pair_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+}
