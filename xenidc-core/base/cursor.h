@@ -24,7 +24,7 @@ struct xi_writer {
 static inline struct xi_reader xi_reader(const void *bytes, size_t length)
 {
 	const uint8_t *start = bytes;
-	return (struct xi_reader){ .at = start, .end = start + length };
+	return (struct xi_reader){ .at = start, .end = length ? start + length : start }; /* NULL is fine if empty */
 }
 
 static inline struct xi_writer xi_writer(void *bytes, size_t length)
