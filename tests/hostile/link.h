@@ -18,7 +18,8 @@ struct link {
 	bool up, eof;
 	struct raw_limits limits; /* that hold */
 	/* What the target sent while it got up (it is "busy"): */
-	uint32_t request_id; /* of its request */
+	uint32_t request_id;  /* of its request */
+	uint32_t answer_slot; /* our tx slot for the answer to it */
 	/* What was sent on it. */
 	uint32_t frames_received;
 	uint64_t position; /* frames put */
