@@ -167,16 +167,16 @@ static void take_back(struct xi_conn *conn)
 				conn->why.by_peer ? "answer" : conn->why.text);
 	event = xi_conn_event(conn, XI_EVENT_LOST);
 	XI_ASSERT(event && conn->phase == XI_PHASE_ENDING);
-	if (conn->was_up) {
+	if (conn->was_up)
 		ask_the_dead(conn);
-		conn->unsent_at_end = conn->t->tx_unsent(conn);
-	}
 	xenidc_timer_stop(&conn->timer);
 	xenidc_timer_stop(&conn->beat);
 	xenidc_timer_stop(&conn->deadlines);
 	xi_conn_unpoll(conn);
 	XI_FAILPOINT(before_close);
 	conn->close_done = conn->t->close(conn) != XI_PENDING;
+	if (conn->was_up) /* not before: close() may still send what was committed */
+		conn->unsent_at_end = conn->t->tx_unsent(conn);
 	if (!conn->close_done)
 		start_timer(conn, conn->times.close_ns);
 	tell_disconnecting(conn);
