@@ -227,7 +227,7 @@ static void hear_target(struct link *l)
 		case RAW_REQUEST:
 			l->request_id = raw_get32(frame.b + 4);
 			CHECK_EQ(raw_get32(frame.b + RAW_HEADER), 1); /* sequence */
-			if (frame.b[10] == 2) /* the second reference is IN */
+			if (frame.b[10] == 2)                         /* the second reference is IN */
 				l->answer_slot = RAW_SLOTS + (raw_get16(frame.b + RAW_HEADER + 16) & 0x7fff);
 			break;
 		case RAW_DATA:

@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: MIT */
-/* The hostile end of a connection over shared memory: its own region, and the peer's. Used by link.c. */
+/* The hostile end of a connection over shared memory: the rendezvous, its own region, and the peer's. */
 #ifndef HOSTILE_SHM_SIDE_H
 #define HOSTILE_SHM_SIDE_H
 
 #include "link.h"
 
+#define SHM_FDS_MAX 8
+/* F_SEAL_SEAL, SHRINK, GROW, FUTURE_WRITE */
+#define SHM_SEALS 0x17u
+
 struct shm_side {
 	struct raw_layout tx, rx;
 	int memfd;
-	uint8_t *own;        /* writable */
-	const uint8_t *peer; /* NULL: not mapped */
-	uint64_t put, taken; /* frames */
-	int fds[8];          /* received with the last connect message */
+	uint8_t *own;         /* writable */
+	const uint8_t *peer;  /* NULL: not mapped */
+	uint64_t put, taken;  /* frames */
+	int fds[SHM_FDS_MAX]; /* received with the last connect message */
 	unsigned nfds;
 };
 
+/* What link.c needs. */
 void shm_open_link(struct link *l);
 void shm_close_link(struct link *l);
 void shm_send_hello(struct link *l, const struct raw_bytes *hello);
@@ -25,5 +30,14 @@ uint32_t shm_export(struct link *l, uint8_t *region);
 void shm_import(struct link *l, const struct raw_bytes *hello);
 void shm_send_frame(struct link *l, const struct raw_bytes *frame);
 bool shm_recv_frame(struct link *l, struct raw_bytes *frame);
+
+/* What attacks need besides. */
+void shm_send_packet(struct link *l, const void *bytes, uint32_t length, const int *fds, unsigned nfds);
+int shm_new_memfd(uint32_t bytes, unsigned seals);
+void shm_make_region(struct link *l);
+/* The slot of the next frame: its sequence word, then the frame. */
+uint8_t *shm_next_slot(struct link *l);
+/* Store its sequence word, and go on to the next slot. */
+void shm_publish(struct link *l, uint32_t sequence);
 
 #endif
