@@ -7,6 +7,9 @@ enum xi_exit xi_exit_of(const struct xenidc_error *err)
 {
 	switch (err->reason) {
 	case XENIDC_REASON_ADDRESS:
+		/* A good address that this machine does not give us. */
+		if (err->code == -EADDRINUSE || err->code == -EADDRNOTAVAIL || err->code == -EACCES)
+			return XI_EXIT_RESOURCE;
 		return err->by_peer ? XI_EXIT_REFUSED : XI_EXIT_USAGE;
 	case XENIDC_REASON_RESOURCE:
 	case XENIDC_REASON_PERMISSION:
