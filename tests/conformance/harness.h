@@ -136,7 +136,7 @@ void pair_end(struct pair *p);
 /* Both channels closed in order and idle; they and the listener stay. */
 void pair_close(struct pair *p);
 
-/* One more end on the loop of `like`, with options and hooks of its own. */
+/* One more end, or the same anew, on the loop of `like` (may be NULL), with options and hooks of its own. */
 void end_init(struct end *end, struct pair *p, const char *name, const struct end *like);
 /* Free the channel, whatever its state. */
 void end_free(struct end *end);

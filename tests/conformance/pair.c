@@ -198,10 +198,14 @@ static void on_accepted(xenidc_listener *listener, xenidc_channel *channel)
 /* --- Making */
 void end_init(struct end *end, struct pair *p, const char *name, const struct end *like)
 {
+	struct sim_process *process = like ? like->process : NULL;
+	xenidc_loop *loop = like ? like->loop : NULL;
+
 	memset(end, 0, sizeof(*end));
 	end->pair = p;
 	end->name = name;
-	end->loop = like ? like->loop : NULL;
+	end->loop = loop;
+	end->process = process;
 	end->options = (struct xenidc_channel_options){
 		.size = sizeof(end->options),
 		.user = end,
