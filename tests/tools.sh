@@ -116,8 +116,8 @@ for address in "shm:tools-$$" tcp:127.0.0.1:0; do
 		says out '"mismatches": 0' '"ops": 20,'
 	stop 143
 	for how in 'lat' 'lat --size 100' 'lat --size 70001 --refs inout' 'rate --wait adaptive' 'bw --size 100K' \
-		'bw --refs in --verify full' 'lat --wait block --watch' 'lat --map --size 64K' 'lat --digest --size 64K' \
-		'idle --channels 5 --seconds 0.2'; do
+		'bw --refs in --verify full' 'lat --wait block --watch' 'lat --map --size 64K' \
+		'lat --digest --size 64K' 'idle --channels 5 --seconds 0.2'; do
 		# Word splitting is meant.
 		run 0 "$bin/xenidc-bench" $how --address "$address" --count 200 --json --probes '' && is_json
 	done

@@ -99,7 +99,8 @@ ucx() { # TLS TEST SIZE COUNT
 	export UCX_TLS=$1 UCX_NET_DEVICES=lo UCX_LOG_LEVEL=error
 	[ "${1#tcp}" != "$1" ] || unset UCX_NET_DEVICES
 	serve $port ucx_perftest -p $port &&
-		value=$(timeout 30 taskset -c "$cpu_a" ucx_perftest 127.0.0.1 -p $port -t "$2" -s "$3" -n "$4" -w 1000 -f -v \
+		value=$(timeout 30 taskset -c "$cpu_a" ucx_perftest 127.0.0.1 -p $port \
+			-t "$2" -s "$3" -n "$4" -w 1000 -f -v \
 			2>"$tmp/errors" | tail -n 1 | cut -d, -f2)
 	served
 	[ -n "${value:-}" ] && p=$(calc "$value * 2000")
@@ -123,7 +124,8 @@ iperf() { # LENGTH
 	local value
 	port=$((port + 1))
 	serve $port iperf3 -s -1 -p $port &&
-		value=$(timeout 30 taskset -c "$cpu_a" iperf3 -c 127.0.0.1 -p $port -t 1 -l "$1" -C reno -f k 2>"$tmp/errors" |
+		value=$(timeout 30 taskset -c "$cpu_a" iperf3 -c 127.0.0.1 -p $port \
+			-t 1 -l "$1" -C reno -f k 2>"$tmp/errors" |
 			awk '/receiver/ { for (i = 2; i <= NF; i++) if ($i == "Kbits/sec") print $(i - 1) }')
 	served
 	[ -n "${value:-}" ] && p=$(calc "$value * 1000 / 8")
@@ -214,8 +216,8 @@ best() {
 	IFS='|' read -ra list <<<"$others"
 	for other in "${list[@]}"; do
 		series "$field" 'v / p' "$other" "$@" || { missed=1; continue; }
-		printf '    %-46s %-12s %-36s %8.3g  %8s %6s %s\n' "$other" "$(show "$m_other" "$unit")" 'ours/it' "$m_expr" \
-			'' '' "$([ "$m_pairs" = "$pairs" ] || echo "($m_pairs pairs)")"
+		printf '    %-46s %-12s %-36s %8.3g  %15s %s\n' "$other" "$(show "$m_other" "$unit")" 'ours/it' \
+			"$m_expr" '' "$([ "$m_pairs" = "$pairs" ] || echo "($m_pairs pairs)")"
 		if [ -z "$worst" ] || awk -v a="$m_expr" -v b="$worst" -v r="$relation" \
 			'BEGIN { exit !(r == "<=" ? a > b : a < b) }'; then
 			worst=$m_expr which=$other worst_ours=$m_ours worst_pairs=$m_pairs
@@ -271,9 +273,12 @@ row_idle() {
 		for n in 1 100; do
 			"$bench" idle --json --address "$address" --channels $n --seconds 12 --probes '' >"$tmp/ours" ||
 				{ missed=1; continue; }
-			client=$(field sleeps_client_per_s <"$tmp/ours") serving=$(field sleeps_server_per_s <"$tmp/ours")
+			client=$(field sleeps_client_per_s <"$tmp/ours")
+			serving=$(field sleeps_server_per_s <"$tmp/ours")
 			m_expr=$(calc "$client > $serving ? $client : $serving") m_pairs=$pairs
-			m_ours=$(calc "($(field cpu_client_s <"$tmp/ours") + $(field cpu_server_s <"$tmp/ours")) / 12 * 1e9")
+			client=$(field cpu_client_s <"$tmp/ours")
+			serving=$(field cpu_server_s <"$tmp/ours")
+			m_ours=$(calc "($client + $serving) / 12 * 1e9")
 			row "${address%%:*} idle, $n channels (CPU a second, both)" ns 'wake-ups a second' '<=' 2
 		done
 	done
@@ -309,19 +314,21 @@ row_bulk() {
 }
 
 how() {
-	local cc
+	local cc cpu load_end
+	cpu=$(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)
+	load_end=$(cut -d' ' -f1 /proc/loadavg)
 	cc=$(cat /proc/sys/net/ipv4/tcp_congestion_control)
 	cat <<-END
 
-	How it was measured: $(uname -sr), $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo), $(nproc) CPUs.
+	How it was measured: $(uname -sr), $cpu, $(nproc) CPUs.
 	Client on core $cpu_a, serving side on core $cpu_b. Loopback $place; its default congestion
 	control is $cc, so UCX and libfabric use that; xenidc, the raw probes and iperf3 use reno.
 	$(dpkg-query -W -f '${Package} ${Version}; ' ucx-utils libfabric-bin iperf3)
-	UCX: median; libfabric: best mean of three, it prints nothing else. Both print half round trips, doubled here. They neither
-	fill nor check their buffers and use one over and over; ours are filled, checked, and 16 in turn.
+	UCX: median; libfabric: best mean of three, it prints nothing else. Both print half round trips, doubled here.
+	They neither fill nor check their buffers and use one over and over; ours are filled, checked, and 16 in turn.
 	$dropped pairs were dropped because L changed by more than 20 % within them. The hypervisor stole $(calc \
 		"($(steal) - $steal_begin) / $(getconf CLK_TCK)") s
-	of $((SECONDS - begin)) s on $(nproc) CPUs; load average at the begin $load_begin, at the end $(cut -d' ' -f1 /proc/loadavg).
+	of $((SECONDS - begin)) s on $(nproc) CPUs; load average $load_begin at the begin, $load_end at the end.
 	END
 }
 steal() { awk '$1 == "cpu" { print $9 }' /proc/stat; }
