@@ -214,8 +214,14 @@ static void on_ready(struct xi_conn *conn, const struct xi_hello *h)
 {
 	struct xi_reader r = xi_reader(h->transport, h->transport_len);
 	struct xenidc_error err = { 0 };
-	int e = conn->t->import_region(conn, &r, &conn->rx_base, &err);
+	int e;
 
+	if (h->major_min != h->major_max || h->major_max != conn->limits.peer.version_major ||
+	    h->minor != conn->limits.peer.version_minor) {
+		xi_conn_protocol(conn, "a READY of another version than was chosen");
+		return;
+	}
+	e = conn->t->import_region(conn, &r, &conn->rx_base, &err);
 	if (e) {
 		xi_conn_end(conn, false, err.reason ? err.reason : XENIDC_REASON_PROTOCOL, e, "%s", err.text);
 		return;
@@ -247,6 +253,12 @@ static void on_refuse(struct xi_conn *conn, struct xi_hello *h)
 {
 	enum xenidc_reason reason = (enum xenidc_reason)h->reason;
 
+	/* One that shares no version with us wrote its reason as that version does; but there is only one that it can be. */
+	if (!agree_on_version(conn, h)) {
+		reason = XENIDC_REASON_VERSION;
+		snprintf(h->text, sizeof(h->text), "this side speaks protocol %u to %u, the other %u to %u",
+			 XI_PROTOCOL_MAJOR_MIN, XI_PROTOCOL_MAJOR, h->major_min, h->major_max);
+	}
 	xi_text_printable(h->text);
 	xi_conn_end(conn, true, reason, -ECONNREFUSED, "%s refused the connection (%s): \"%s\"; %s",
 		    conn->channel->address, xenidc_reason_name(reason), h->text, refusal_advice(reason));
@@ -282,7 +294,7 @@ static void on_accept(struct xi_conn *conn, const struct xi_hello *h)
 	int e;
 
 	budget.size = sizeof(budget);
-	if (!agree_on_version(conn, h) || !within_offer(conn, &budget) ||
+	if (!agree_on_version(conn, h) || h->major_min != h->major_max || !within_offer(conn, &budget) ||
 	    (map && !(o->map && conn->t->caps & XI_CAP_MAP)) || (digest && !(conn->t->caps & XI_CAP_DIGEST))) {
 		xi_conn_protocol(conn, "an ACCEPT of more than was offered");
 		return;
