@@ -17,7 +17,6 @@
 
 #define LIMIT_NS 3000000000u
 #define EVENT_WORD 64
-#define MODE_FUTEX 1u
 #define MODE_DOORBELL 2u
 
 static uint64_t limit(void)
@@ -260,12 +259,16 @@ uint8_t *shm_next_slot(struct link *l)
 
 void shm_publish(struct link *l, uint32_t sequence)
 {
+	uint64_t event;
+
 	__atomic_store_n((uint32_t *)(void *)shm_next_slot(l), sequence, __ATOMIC_RELEASE);
 	l->shm->put++;
-	/* The target turns its loop without sleeping, but may have armed: a doorbell too many is no harm. */
-	if (l->shm->peer &&
-	    __atomic_load_n((const uint64_t *)(const void *)(l->shm->peer + EVENT_WORD), __ATOMIC_ACQUIRE) >> 32 ==
-		    MODE_DOORBELL)
+	if (!l->shm->peer)
+		return;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	event = __atomic_load_n((const uint64_t *)(const void *)(l->shm->peer + EVENT_WORD), __ATOMIC_ACQUIRE);
+	/* The target runs in this very thread, so it never sleeps on a word; but it may have asked for a doorbell. */
+	if (event >> 32 == MODE_DOORBELL && (uint32_t)event == (uint32_t)l->shm->put)
 		shm_send_packet(l, "", 1, NULL, 0);
 }
 
