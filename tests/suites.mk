@@ -2,7 +2,7 @@
 #
 # The suites of `make check`, in the order in which they run: cheap ones first. SUITES_FAST are those of
 # `make check-fast`. A suite NAME is a target suite-NAME, which builds what it needs and gives its tests to $(RUN).
-SUITES_FAST := house build unit examples package
+SUITES_FAST := house unit examples tools package
 SUITES      := $(SUITES_FAST) build conformance asan tsan
 
 # Tests of a suite are programs, or "NAME: command"; see tests/run.
@@ -25,8 +25,11 @@ suite-unit: test-unit
 suite-examples: all
 	@$(RUN) -t 120 examples "examples: tests/examples.sh $(BUILD)/examples"
 
+suite-tools: all
+	@$(RUN) -t 120 tools "tools: tests/tools.sh $(BUILD)/bin"
+
 suite-package: all
-	@$(RUN) -t 120 package "install: tests/package/install"
+	@$(RUN) -t 120 package "install: tests/package/install" "readme: tests/package/readme"
 
 suite-conformance: test-conformance
 	@$(RUN) -t 300 conformance $(call test_programs,test,conformance)
