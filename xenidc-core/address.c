@@ -15,6 +15,7 @@ static void list_schemes(char *to, size_t size)
 	const struct xi_transport *t;
 	size_t used = 0;
 
+	XI_ASSERT(to && size > 1);
 	XI_ASSERT(size > 0);
 	to[0] = '\0';
 	for (unsigned i = 0; (t = xi_transport_at(i)) && used < size; i++)
@@ -28,6 +29,7 @@ int xi_address_parse(const char *address, const struct xi_transport **ret_transp
 	const struct xi_transport *t;
 	char schemes[80];
 
+	XI_ASSERT(address && ret_rest);
 	XI_ASSERT(service && ret_transport);
 	list_schemes(schemes, sizeof(schemes));
 	if (strnlen(address, XENIDC_ADDRESS_MAX) == XENIDC_ADDRESS_MAX)

@@ -13,12 +13,18 @@
 
 static void beat(struct xenidc_timer *timer);
 
+static bool alive(const struct xi_conn *conn)
+{
+	return !conn->failed && (conn->phase == XI_PHASE_UP || conn->phase == XI_PHASE_DRAINING);
+}
+
 /* Silence must be noticed in time, so the period is also at most half of the first bound on it. */
 static uint64_t period(const struct xi_conn *conn)
 {
 	uint64_t half = conn->times.stalled_ns / 2;
 	uint64_t p = conn->times.heartbeat_ns < half ? conn->times.heartbeat_ns : half;
 
+	XI_ASSERT(conn->times.stalled_ns > 0);
 	XI_ASSERT(conn->times.heartbeat_ns > 0);
 	return p ? p : 1;
 }
@@ -29,6 +35,7 @@ static void next_beat(struct xi_conn *conn, uint64_t now)
 	uint64_t at = now - now % p + p;
 	uint64_t dead = conn->heard_ns + conn->times.dead_ns;
 
+	XI_ASSERT(at > now && conn->times.dead_ns > 0);
 	if (dead > now && dead < at)
 		at = dead;
 	if (xenidc_timer_start(conn->loop, &conn->beat, at - now, beat))
@@ -40,6 +47,7 @@ void xi_beat_start(struct xi_conn *conn)
 {
 	uint64_t now = xi_loop_clock(conn->loop);
 
+	XI_ASSERT(conn->pings_out == 0 && now > 0);
 	XI_ASSERT(conn->phase == XI_PHASE_UP);
 	conn->heard_ns = now;
 	conn->jumps = xi_loop_jumps(conn->loop);
@@ -50,6 +58,7 @@ static void send_ping(struct xi_conn *conn)
 {
 	uint8_t *frame;
 
+	XI_ASSERT(conn->pings_out <= PINGS && alive(conn));
 	if (conn->pings_out == PINGS)
 		return; /* the peer reads nothing: more would only pile up */
 	frame = conn->t->tx_begin(conn);
@@ -61,6 +70,7 @@ bool xi_beat_ping(struct xi_conn *conn, uint32_t received)
 {
 	unsigned kept = 0;
 
+	XI_DASSERT(conn->pings_out <= PINGS);
 	if (received > conn->frames_sent && xi_sequence_after(received, conn->frames_sent))
 		return xi_conn_protocol(conn, "a receipt for frames that were never sent");
 	for (unsigned i = 0; i < conn->pings_out; i++)
@@ -73,6 +83,7 @@ bool xi_beat_ping(struct xi_conn *conn, uint32_t received)
 
 static void report_stalled(struct xi_conn *conn, bool stalled)
 {
+	XI_ASSERT(alive(conn));
 	if (conn->is_stalled == stalled)
 		return;
 	conn->is_stalled = stalled;
@@ -86,6 +97,7 @@ static bool listen_for_peer(struct xi_conn *conn, uint64_t now)
 	uint32_t jumps = xi_loop_jumps(conn->loop);
 	uint64_t silence;
 
+	XI_ASSERT(conn->channel && conn->times.stalled_ns <= conn->times.dead_ns);
 	if (conn->heard_something || conn->jumps != jumps) { /* we were suspended: not the peer's silence */
 		conn->heard_something = false;
 		conn->jumps = jumps;
@@ -105,16 +117,12 @@ static bool listen_for_peer(struct xi_conn *conn, uint64_t now)
 	return true;
 }
 
-static bool alive(const struct xi_conn *conn)
-{
-	return !conn->failed && (conn->phase == XI_PHASE_UP || conn->phase == XI_PHASE_DRAINING);
-}
-
 static void beat(struct xenidc_timer *timer)
 {
 	struct xi_conn *conn = XI_CONTAINER(timer, struct xi_conn, beat);
 	uint64_t now = xi_loop_clock(conn->loop);
 
+	XI_ASSERT(conn->was_up && now > 0);
 	if (!alive(conn))
 		return;
 	if (!conn->deadlines_due)

@@ -26,6 +26,7 @@ static const struct {
 
 static struct xenidc_slot_class *set_of(struct xenidc_budget *b, size_t i)
 {
+	XI_ASSERT(b && SETS == 4);
 	XI_ASSERT(i < SETS);
 	return (struct xenidc_slot_class *)(void *)((char *)b + sets[i].at);
 }
@@ -53,6 +54,7 @@ static bool classes_normalise(struct xenidc_slot_class *c)
 	struct xenidc_slot_class sorted[XENIDC_CLASSES_MAX] = { { 0, 0 } };
 	int n = 0;
 
+	XI_ASSERT(c);
 	for (int i = 0; i < XENIDC_CLASSES_MAX; i++) {
 		int at = 0;
 		if (!c[i].size || !c[i].count)
@@ -76,6 +78,7 @@ static bool classes_normalise(struct xenidc_slot_class *c)
 
 static int check_count(const char *name, uint32_t value, uint32_t max, struct xenidc_error *err)
 {
+	XI_ASSERT(name && max > 0);
 	if (value <= max)
 		return 0;
 	return xi_error(err, -E2BIG, XENIDC_REASON_LIMIT,
@@ -104,6 +107,7 @@ static int check_region(const struct xenidc_budget *b, struct xenidc_error *err)
 {
 	struct xi_layout layout;
 
+	XI_ASSERT(b->size == sizeof(*b) && b->refs <= XI_REFS_MAX);
 	xi_layout_make(b, &layout);
 	if (layout.bytes > XI_REGION_MAX || layout.slots > XI_SLOTS_MAX)
 		return xi_error(
@@ -122,6 +126,7 @@ int xenidc_budget_complete(struct xenidc_budget *budget, struct xenidc_error *er
 	uint32_t *counts[] = { &b.requests_out, &b.requests_in, &b.messages_out, &b.messages_in };
 	int e;
 
+	XI_ASSERT(budget && SETS == 4);
 	if (b.size != 0 && b.size != sizeof(b))
 		return xi_error(
 			err, -EINVAL, XENIDC_REASON_UNSUPPORTED,
@@ -171,6 +176,7 @@ static uint32_t smaller(uint32_t a, uint32_t b)
 /* Add the classes `more` to `to`, by size. False: more sizes than there are classes. */
 static bool classes_add(struct xenidc_slot_class *to, const struct xenidc_slot_class *more)
 {
+	XI_ASSERT(to != more && to[0].count <= XI_SLOTS_MAX);
 	for (int i = 0; i < XENIDC_CLASSES_MAX && more[i].count; i++) {
 		int at = 0;
 		while (at < XENIDC_CLASSES_MAX && to[at].count && to[at].size != more[i].size)
@@ -217,6 +223,7 @@ struct xenidc_budget xi_budget_mirror(const struct xenidc_budget *b)
 {
 	struct xenidc_budget m = *b;
 
+	XI_ASSERT(b);
 	m.requests_out = b->requests_in;
 	m.requests_in = b->requests_out;
 	m.messages_out = b->messages_in;
@@ -235,6 +242,7 @@ static void meet_classes(struct xenidc_slot_class *ret, const struct xenidc_slot
 	struct xenidc_slot_class left[XENIDC_CLASSES_MAX];
 	int n = 0;
 
+	XI_ASSERT(ret != lender && ret != holder);
 	memcpy(left, holder, sizeof(left));
 	memset(ret, 0, sizeof(*ret) * XENIDC_CLASSES_MAX);
 	for (int i = 0; i < XENIDC_CLASSES_MAX && lender[i].count; i++) {
@@ -271,6 +279,7 @@ struct xenidc_budget xi_budget_meet(const struct xenidc_budget *ours, const stru
 
 bool xi_budget_equal(const struct xenidc_budget *a, const struct xenidc_budget *b)
 {
+	XI_ASSERT(a != b && a->size == sizeof(*a) && b->size == sizeof(*b));
 	return a->requests_out == b->requests_out && a->requests_in == b->requests_in &&
 	       a->messages_out == b->messages_out && a->messages_in == b->messages_in && a->payload == b->payload &&
 	       a->refs == b->refs && !memcmp(a->out, b->out, sizeof(a->out)) && !memcmp(a->in, b->in, sizeof(a->in)) &&

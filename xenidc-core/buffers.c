@@ -29,6 +29,7 @@ static void init_direction(struct xi_conn *conn, enum xenidc_direction direction
 
 void xi_buffers_init(struct xi_conn *conn)
 {
+	XI_ASSERT(conn->tx_base && conn->rx_base && conn->was_up == false);
 	init_direction(conn, XENIDC_OUT);
 	init_direction(conn, XENIDC_IN);
 }
@@ -38,6 +39,7 @@ static struct xi_buffer *find(struct xi_conn *conn, const struct xenidc_buffer *
 	struct xi_buffers *set;
 	struct xi_buffer *b;
 
+	XI_DASSERT(ret_error && (!conn || conn->was_up || !conn->reserved || conn->phase < XI_PHASE_UP));
 	*ret_error = -ESTALE;
 	if (!conn || buffer->incarnation != conn->limits.incarnation || buffer->direction > XENIDC_IN)
 		return NULL;
@@ -55,6 +57,7 @@ int xenidc_buffer_get(xenidc_channel *channel, enum xenidc_direction direction, 
 	struct xi_buffers *set;
 	bool fits = false;
 
+	XI_DASSERT(ret && (!conn || conn->channel == channel));
 	XI_ASSERT(direction == XENIDC_OUT || direction == XENIDC_IN);
 	if (xi_loop_forked(channel->loop))
 		return -ECHILD;
@@ -91,6 +94,7 @@ int xenidc_buffer_get(xenidc_channel *channel, enum xenidc_direction direction, 
 
 static void put_free(struct xi_conn *conn, struct xi_buffers *set, struct xi_buffer *b)
 {
+	XI_DASSERT(b->state != XI_BUFFER_FREE && b >= set->all && b < set->all + set->count);
 	XI_DASSERT(set->cls[b->cls].free_count < set->cls[b->cls].count);
 	b->state = XI_BUFFER_FREE;
 	set->cls[b->cls].free[set->cls[b->cls].free_count++] = (uint16_t)(b - set->all);
@@ -104,6 +108,7 @@ int xenidc_buffer_put(xenidc_channel *channel, const struct xenidc_buffer *buffe
 	struct xi_buffer *b;
 	int e;
 
+	XI_DASSERT(channel && (!conn || conn->channel == channel));
 	XI_ASSERT(buffer);
 	if (xi_loop_forked(channel->loop))
 		return -ECHILD;
@@ -126,6 +131,7 @@ int xi_buffers_check(struct xi_conn *conn, const struct xenidc_ref *ref)
 	struct xi_buffer *b;
 	int e;
 
+	XI_DASSERT(conn->phase == XI_PHASE_UP && ref);
 	b = find(conn, &ref->buffer, &e);
 	if (!b)
 		return e;
@@ -143,6 +149,7 @@ void xi_buffers_release(struct xi_conn *conn, const struct xi_out_ref *ref)
 	struct xi_buffers *set = &conn->buffers[ref->in ? XENIDC_IN : XENIDC_OUT];
 	struct xi_buffer *b = &set->all[ref->buffer];
 
+	XI_DASSERT(ref->buffer < set->count && (b->state == XI_BUFFER_ORPHAN || !b->put_later));
 	XI_ASSERT(b->state == XI_BUFFER_LENT || b->state == XI_BUFFER_ORPHAN);
 	if (b->put_later)
 		put_free(conn, set, b);
@@ -163,6 +170,7 @@ void xi_writable(struct xi_conn *conn)
 	xenidc_channel *channel = conn->channel;
 	bool ready = false;
 
+	XI_ASSERT(channel && conn->was_up);
 	if (conn->want_request && conn->out_free_count) {
 		conn->want_request = false;
 		ready = true;

@@ -20,6 +20,7 @@ static void call_done(xenidc_channel *channel, const struct xenidc_result *resul
 	struct xi_call *call = result->user;
 	uint32_t length = result->payload_len < call->reply_cap ? result->payload_len : call->reply_cap;
 
+	XI_ASSERT(call->ret && result->end >= XENIDC_REPLIED);
 	XI_ASSERT(!call->over && channel);
 	if (length)
 		memcpy(call->reply, result->payload, length);
@@ -36,6 +37,7 @@ void xi_call_over(xenidc_channel *channel)
 {
 	struct xi_call *call = channel->call;
 
+	XI_ASSERT(!call->gone && call->loop == channel->loop);
 	XI_ASSERT(call);
 	call->gone = true;
 	channel->call = NULL;
@@ -43,6 +45,7 @@ void xi_call_over(xenidc_channel *channel)
 
 static int submit_when_possible(xenidc_channel *channel, const struct xenidc_request *request, struct xi_call *call)
 {
+	XI_ASSERT(call->loop && request->done);
 	for (;;) {
 		int e = xenidc_submit(channel, request, NULL);
 		if (e != -EAGAIN)
@@ -67,6 +70,7 @@ int xenidc_call(xenidc_channel *channel, const struct xenidc_request *request, v
 	struct xenidc_request copy = *request;
 	int e;
 
+	XI_ASSERT(channel && request);
 	XI_ASSERT(ret && (reply || !reply_cap));
 	if (xi_loop_in_handler(channel->loop) || channel->call)
 		return -EDEADLK;

@@ -14,6 +14,7 @@
 
 static void complete_retry(struct xenidc_retry *r)
 {
+	XI_ASSERT(XI_BACKOFF_MIN > 0 && XI_BACKOFF_MIN <= XI_BACKOFF_MAX);
 	r->backoff_min_ns = r->backoff_min_ns ? r->backoff_min_ns : XI_BACKOFF_MIN;
 	r->backoff_max_ns = r->backoff_max_ns ? r->backoff_max_ns : XI_BACKOFF_MAX;
 }
@@ -40,6 +41,7 @@ static int check_options(const struct xenidc_channel_options *o, struct xenidc_e
 
 static void copy_options(xenidc_channel *channel, const struct xenidc_channel_options *o)
 {
+	XI_ASSERT(o->auth_len <= XI_AUTH_MAX && (!o->service || strlen(o->service) <= XENIDC_SERVICE_MAX));
 	channel->options = *o;
 	channel->handlers = o->handlers;
 	channel->user = o->user;
@@ -60,6 +62,7 @@ static void channel_destroy(xenidc_channel *channel, bool tell_peer)
 {
 	struct xi_conn *conn = channel->conn;
 
+	XI_ASSERT(!conn || (conn->channel == channel && !conn->processing));
 	XI_ASSERT(!xi_loop_in_handler(channel->loop));
 	if (channel->call)
 		xi_call_over(channel);
@@ -80,6 +83,7 @@ static void channel_destroy(xenidc_channel *channel, bool tell_peer)
 
 static void member_destroy(struct xi_member *m, bool forked)
 {
+	XI_ASSERT(m->destroy == member_destroy);
 	(void)forked;
 	channel_destroy(XI_CONTAINER(m, xenidc_channel, member), false);
 }
@@ -90,6 +94,7 @@ int xi_channel_make(xenidc_loop *loop, const struct xenidc_channel_options *opti
 	xenidc_channel *channel;
 	int e = check_options(options, err);
 
+	XI_ASSERT(loop && options && ret);
 	if (e)
 		return e;
 	channel = xi_os->alloc(sizeof(*channel));
@@ -130,6 +135,7 @@ static int dial(xenidc_channel *channel, const struct xi_transport *t, const cha
 	struct xi_conn *conn;
 	int e = xi_conn_new(channel->loop, t, &conn);
 
+	XI_ASSERT(!channel->conn && !channel->accepted && !channel->retry_waits);
 	if (e)
 		return xi_error(err, e, XENIDC_REASON_RESOURCE, "connecting to %s: out of memory", channel->address);
 	conn->channel = channel;
@@ -157,6 +163,7 @@ static int check_quarantine(xenidc_channel *channel, const struct xi_transport *
 	uint64_t bytes = 0;
 	uint32_t regions = 0;
 
+	XI_ASSERT(t && !channel->conn);
 	if (t->quarantine)
 		t->quarantine(channel, &bytes, &regions);
 	if (regions < XI_QUARANTINE_MAX)
@@ -175,6 +182,7 @@ static int connect_now(xenidc_channel *channel, struct xenidc_error *err)
 	const char *rest;
 	int e = xi_address_parse(channel->address, &t, &rest, service, err);
 
+	XI_ASSERT(channel->address[0] && !channel->accepted);
 	XI_ASSERT(!channel->conn);
 	if (e)
 		return e;
@@ -188,6 +196,7 @@ static int may_connect(const xenidc_channel *channel, struct xenidc_error *err)
 {
 	const struct xi_conn *conn = channel->conn;
 
+	XI_ASSERT(!conn || conn->channel == channel);
 	if (xi_loop_forked(channel->loop))
 		return xi_error(err, -ECHILD, XENIDC_REASON_UNSUPPORTED,
 				"this process was forked after the loop was made");
@@ -210,6 +219,7 @@ int xenidc_channel_connect(xenidc_channel *channel, const char *address, struct 
 	const char *rest;
 	int e = may_connect(channel, err);
 
+	XI_ASSERT(channel && channel->loop);
 	XI_ASSERT(address);
 	if (e)
 		return e;
@@ -246,6 +256,7 @@ static uint64_t random_next(xenidc_channel *channel)
 {
 	uint64_t x = channel->random ? channel->random : 1;
 
+	XI_ASSERT(channel->loop);
 	x ^= x << 13;
 	x ^= x >> 7;
 	x ^= x << 17;
@@ -258,6 +269,7 @@ static uint64_t next_backoff(xenidc_channel *channel)
 	const struct xenidc_retry *r = &channel->options.retry;
 	uint64_t base = channel->backoff_ns ? channel->backoff_ns * 2 : r->backoff_min_ns;
 
+	XI_ASSERT(r->backoff_min_ns > 0 && r->backoff_max_ns > 0);
 	if (base > r->backoff_max_ns)
 		base = r->backoff_max_ns;
 	channel->backoff_ns = base;
@@ -269,6 +281,7 @@ static bool wants_retry(xenidc_channel *channel, enum xenidc_reason reason, uint
 {
 	const struct xenidc_retry *r = &channel->options.retry;
 
+	XI_ASSERT(!channel->conn && now > 0);
 	if (!r->enabled || channel->closing || channel->accepted || channel->free_asked)
 		return false;
 	if (r->fail_fast && !mendable(reason))
@@ -282,6 +295,7 @@ static void retry_fired(struct xenidc_timer *timer);
 
 static void schedule_retry(xenidc_channel *channel, enum xenidc_reason reason)
 {
+	XI_ASSERT(!channel->conn && !channel->retry_waits);
 	if (!wants_retry(channel, reason, xi_loop_clock(channel->loop)))
 		return;
 	if (xenidc_timer_start(channel->loop, &channel->retry, next_backoff(channel), retry_fired) == 0)
@@ -303,6 +317,7 @@ static void retry_fired(struct xenidc_timer *timer)
 
 void xi_channel_idle(xenidc_channel *channel, const struct xenidc_error *why)
 {
+	XI_ASSERT(why && !xi_loop_in_handler(channel->loop));
 	XI_ASSERT(!channel->conn);
 	schedule_retry(channel, why->reason);
 	if (!channel->free_asked)
@@ -316,6 +331,7 @@ static void channel_task(struct xi_task *task)
 	xenidc_channel *channel = XI_CONTAINER(task, xenidc_channel, task);
 	struct xenidc_error why = { 0 };
 
+	XI_ASSERT(!xi_loop_in_handler(channel->loop) && channel->loop);
 	if (channel->free_asked) {
 		channel_destroy(channel, true);
 		return;
@@ -328,6 +344,7 @@ static void channel_task(struct xi_task *task)
 
 int xenidc_channel_close(xenidc_channel *channel, uint64_t linger_ns)
 {
+	XI_ASSERT(channel && !(channel->retry_waits && channel->conn));
 	if (xi_loop_forked(channel->loop))
 		return -ECHILD;
 	channel->closing = true;
@@ -346,6 +363,7 @@ int xenidc_channel_close(xenidc_channel *channel, uint64_t linger_ns)
 
 void xenidc_channel_free(xenidc_channel *channel)
 {
+	XI_ASSERT(channel->loop);
 	if (!channel)
 		return;
 	XI_ASSERT(!channel->free_asked);
@@ -360,6 +378,7 @@ void xenidc_channel_free(xenidc_channel *channel)
 
 enum xenidc_state xenidc_channel_state(const xenidc_channel *channel)
 {
+	XI_ASSERT(channel && (!channel->conn || channel->conn->channel == channel));
 	if (channel->free_asked)
 		return XENIDC_CLOSED;
 	if (!channel->conn)
@@ -371,16 +390,19 @@ enum xenidc_state xenidc_channel_state(const xenidc_channel *channel)
 
 void *xenidc_channel_user(const xenidc_channel *channel)
 {
+	XI_ASSERT(channel);
 	return channel->user;
 }
 
 void xenidc_channel_set_user(xenidc_channel *channel, void *user)
 {
+	XI_ASSERT(channel);
 	channel->user = user;
 }
 
 xenidc_loop *xenidc_channel_loop(const xenidc_channel *channel)
 {
+	XI_ASSERT(channel);
 	return channel->loop;
 }
 
@@ -388,6 +410,7 @@ const struct xenidc_limits *xenidc_channel_limits(const xenidc_channel *channel)
 {
 	const struct xi_conn *conn = channel->conn;
 
+	XI_ASSERT(channel && (!conn || conn->channel == channel));
 	return conn && conn->was_up ? &conn->limits : NULL;
 }
 
@@ -396,6 +419,7 @@ void xenidc_channel_stats(const xenidc_channel *channel, struct xenidc_stats *re
 	const struct xi_conn *conn = channel->conn;
 	uint64_t now = xenidc_loop_now(channel->loop);
 
+	XI_ASSERT(channel && ret && (!conn || conn->channel == channel));
 	*ret = channel->stats;
 	ret->incarnation = channel->incarnation;
 	if (channel->last_transport && channel->last_transport->quarantine)

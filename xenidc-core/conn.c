@@ -17,6 +17,7 @@ static unsigned conn_process(struct xi_pollable *p, unsigned budget)
 	struct xi_conn *conn = XI_CONTAINER(p, struct xi_conn, poll);
 	unsigned n;
 
+	XI_DASSERT(budget > 0 && conn->polled);
 	XI_DASSERT(!conn->processing);
 	if (conn->failed || conn->phase >= XI_PHASE_ENDING)
 		return 0;
@@ -33,6 +34,7 @@ static int conn_arm(struct xi_pollable *p, bool futex_ok, struct xi_wait *wait)
 {
 	struct xi_conn *conn = XI_CONTAINER(p, struct xi_conn, poll);
 
+	XI_DASSERT(wait && !conn->dirty);
 	if (conn->failed)
 		return XI_BUSY;
 	return conn->t->arm(conn, futex_ok, wait);
@@ -42,12 +44,14 @@ static void conn_disarm(struct xi_pollable *p)
 {
 	struct xi_conn *conn = XI_CONTAINER(p, struct xi_conn, poll);
 
+	XI_DASSERT(!conn->processing && conn->phase != XI_PHASE_NONE);
 	if (!conn->failed)
 		conn->t->disarm(conn);
 }
 
 static void conn_task(struct xi_task *task)
 {
+	XI_DASSERT(task->run == conn_task);
 	xi_ending_run(XI_CONTAINER(task, struct xi_conn, task));
 }
 
@@ -82,6 +86,7 @@ int xi_conn_new(xenidc_loop *loop, const struct xi_transport *t, struct xi_conn 
 
 void xi_conn_unpoll(struct xi_conn *conn)
 {
+	XI_ASSERT(conn->phase != XI_PHASE_NONE && conn->loop);
 	XI_ASSERT(!conn->processing);
 	if (conn->polled)
 		xi_loop_poll_remove(conn->loop, &conn->poll);
@@ -90,6 +95,7 @@ void xi_conn_unpoll(struct xi_conn *conn)
 
 void xi_conn_free(struct xi_conn *conn)
 {
+	XI_ASSERT(!conn->listener && xi_list_empty(&conn->half_open));
 	XI_ASSERT(!conn->processing);
 	xi_conn_unpoll(conn);
 	xi_task_cancel(&conn->task);
@@ -108,6 +114,7 @@ bool xi_conn_event(struct xi_conn *conn, enum xi_event event)
 {
 	enum xi_phase to = xi_lifecycle_next(conn->phase, event);
 
+	XI_ASSERT(conn->phase != XI_PHASE_NONE && conn->phase != XI_PHASE_OVER);
 	if (to == XI_PHASE_NONE)
 		return false;
 	if (xi_trace_frames())
@@ -119,6 +126,7 @@ bool xi_conn_event(struct xi_conn *conn, enum xi_event event)
 
 void xi_conn_wake(struct xi_conn *conn)
 {
+	XI_DASSERT(conn->loop && conn->phase != XI_PHASE_OVER);
 	xi_loop_defer(conn->loop, &conn->task);
 }
 
@@ -127,6 +135,7 @@ static void conn_vend(struct xi_conn *conn, bool by_peer, enum xenidc_reason rea
 {
 	char line[XENIDC_ERROR_TEXT_MAX];
 
+	XI_ASSERT(text && code <= 0);
 	if (conn->failed || conn->phase >= XI_PHASE_ENDING)
 		return;
 	vsnprintf(line, sizeof(line), text, args);
@@ -187,6 +196,7 @@ static void *carve(struct carver *c, size_t each, size_t count)
 {
 	size_t at = c->at;
 
+	XI_ASSERT(each > 0 && count <= XI_SLOTS_MAX * (size_t)XI_REFS_MAX);
 	XI_ASSERT(at % 64 == 0);
 	c->at += (each * count + 63) & ~(size_t)63;
 	return c->base ? c->base + at : NULL;
@@ -194,11 +204,14 @@ static void *carve(struct carver *c, size_t each, size_t count)
 
 static uint32_t rx_buffer_count(const struct xenidc_budget *b)
 {
+	XI_ASSERT(b->requests_in <= XI_REQUESTS_MAX && b->requests_out <= XI_REQUESTS_MAX &&
+		  b->messages_in <= XI_MESSAGES_MAX);
 	return b->requests_in + b->requests_out + b->messages_in + 1;
 }
 
 static void carve_buffers(struct carver *c, struct xi_buffers *set, const struct xenidc_slot_class *classes)
 {
+	XI_ASSERT(set && classes && set->cls[0].free_count == 0);
 	set->count = xi_classes_slots(classes);
 	set->all = carve(c, sizeof(*set->all), set->count);
 	for (int i = 0; i < XENIDC_CLASSES_MAX; i++) {
@@ -218,6 +231,7 @@ static size_t carve_all(struct xi_conn *conn, uint8_t *base)
 	struct xi_in_ref *in_refs;
 	uint8_t *rx;
 
+	XI_ASSERT(conn->rx.frame_max >= XI_FRAME_HEADER && b->refs <= XI_REFS_MAX && conn->rx_free_count == 0);
 	conn->rx_free = carve(&c, sizeof(uint8_t *), buffers);
 	rx = carve(&c, buffer_size, buffers);
 	conn->out = carve(&c, sizeof(*conn->out), b->requests_out);
@@ -294,6 +308,7 @@ void xi_conn_up(struct xi_conn *conn)
 
 void xi_times_complete(struct xenidc_times *t)
 {
+	XI_ASSERT(t);
 	t->heartbeat_ns = t->heartbeat_ns ? t->heartbeat_ns : XI_HEARTBEAT;
 	t->stalled_ns = t->stalled_ns ? t->stalled_ns : XI_STALLED;
 	t->dead_ns = t->dead_ns ? t->dead_ns : XI_DEAD;
@@ -311,16 +326,19 @@ const struct xenidc_times *xi_conn_times(struct xi_conn *conn)
 
 void *xi_conn_priv(struct xi_conn *conn)
 {
+	XI_DASSERT(conn && conn->priv);
 	return conn->priv;
 }
 
 xenidc_loop *xi_conn_loop(struct xi_conn *conn)
 {
+	XI_DASSERT(conn && conn->loop);
 	return conn->loop;
 }
 
 const void *xi_conn_owner(struct xi_conn *conn)
 {
+	XI_ASSERT(conn && conn->t);
 	return conn->accounts ? (const void *)conn->accounts : (const void *)conn->channel;
 }
 
@@ -328,6 +346,7 @@ void xi_conn_dialled(struct xi_conn *conn)
 {
 	bool known = !conn->failed && xi_conn_event(conn, XI_EVENT_DIALLED);
 
+	XI_ASSERT(!known || (conn->channel && conn->phase == XI_PHASE_OFFERED));
 	if (!known)
 		return; /* given up meanwhile */
 	conn->t->identify(conn, &conn->limits.peer);

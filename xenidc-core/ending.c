@@ -13,6 +13,7 @@ static void send_disconnect(struct xi_conn *conn, enum xenidc_reason reason, con
 {
 	uint8_t *frame = conn->t->tx_begin(conn);
 
+	XI_ASSERT(text && conn->tx_base && conn->phase >= XI_PHASE_UP && conn->phase <= XI_PHASE_FAREWELL);
 	XI_ASSERT(conn->was_up);
 	xi_transmit(conn, frame, xi_frame_put_disconnect(frame, xi_credit(conn), conn->last_dispatched, reason, text),
 		    NULL, 0, 0);
@@ -34,6 +35,8 @@ static void timer_fired(struct xenidc_timer *timer);
 
 static void start_timer(struct xi_conn *conn, uint64_t after_ns)
 {
+	XI_ASSERT(conn->phase == XI_PHASE_DRAINING || conn->phase == XI_PHASE_FAREWELL ||
+		  conn->phase == XI_PHASE_ENDING);
 	if (xenidc_timer_start(conn->loop, &conn->timer, after_ns, timer_fired))
 		xi_conn_end(conn, false, conn->why.reason, conn->why.code, "%s",
 			    conn->why.text); /* do not wait at all */
@@ -44,6 +47,7 @@ static void leave(struct xi_conn *conn)
 	uint64_t now = xi_loop_clock(conn->loop);
 	uint64_t wait = conn->times.close_ns;
 
+	XI_ASSERT(wait > 0 && conn->was_up);
 	if (!xi_conn_event(conn, XI_EVENT_LEAVE))
 		return;
 	XI_ASSERT(conn->phase == XI_PHASE_FAREWELL);
@@ -76,6 +80,7 @@ static void timer_fired(struct xenidc_timer *timer)
 
 void xi_ending_farewell(struct xi_conn *conn)
 {
+	XI_ASSERT(conn->was_up && !conn->failed);
 	XI_ASSERT(conn->phase == XI_PHASE_UP);
 	send_disconnect(conn, XENIDC_REASON_CLOSED, "closed by the peer");
 }
@@ -84,6 +89,7 @@ void xi_ending_close(struct xi_conn *conn, uint64_t linger_ns)
 {
 	bool up = conn->phase == XI_PHASE_UP || conn->phase == XI_PHASE_DRAINING;
 
+	XI_ASSERT(conn->channel && conn->phase != XI_PHASE_NONE);
 	if (conn->failed || conn->phase >= XI_PHASE_FAREWELL)
 		return;
 	if (!up) {
@@ -105,11 +111,13 @@ void xi_ending_close(struct xi_conn *conn, uint64_t linger_ns)
 /* Everything that was accepted, on both sides, has had its end. */
 static bool drained(const struct xi_conn *conn)
 {
+	XI_DASSERT(conn->was_up && conn->in_busy <= conn->limits.budget.requests_in);
 	return xi_out_drained(conn) && conn->in_busy == 0 && xi_list_empty(&conn->queue);
 }
 
 void xi_ending_check(struct xi_conn *conn)
 {
+	XI_DASSERT(conn->channel);
 	XI_DASSERT(conn->reserved);
 	if (conn->phase == XI_PHASE_DRAINING && drained(conn))
 		xi_conn_wake(conn);
@@ -122,6 +130,7 @@ bool xi_ending_peer_disconnect(struct xi_conn *conn, const struct xi_frame *fram
 	enum xenidc_reason reason = (enum xenidc_reason)frame->reason;
 	char text[XI_REASON_TEXT_MAX + 1];
 
+	XI_ASSERT(frame->kind == XI_FRAME_DISCONNECT && conn->was_up);
 	XI_ASSERT(frame->payload_len <= XI_REASON_TEXT_MAX);
 	memcpy(text, frame->payload, frame->payload_len);
 	text[frame->payload_len] = '\0';
@@ -148,11 +157,13 @@ static bool can_say_goodbye(const struct xi_conn *conn)
 	bool gone = !conn->why.by_peer &&
 		    (conn->why.reason == XENIDC_REASON_LOST || conn->why.reason == XENIDC_REASON_PEER_DIED);
 
+	XI_ASSERT(conn->failed && conn->phase < XI_PHASE_ENDING);
 	return conn->was_up && (conn->phase == XI_PHASE_UP || conn->phase == XI_PHASE_DRAINING) && !gone;
 }
 
 static void ask_the_dead(struct xi_conn *conn)
 {
+	XI_ASSERT(conn->was_up && conn->phase == XI_PHASE_ENDING);
 	if (conn->peer_said || conn->why.reason != XENIDC_REASON_PEER_DIED || !conn->t->peer_dispatched)
 		return;
 	conn->peer_said = conn->t->peer_dispatched(conn, &conn->peer_last);
@@ -162,6 +173,7 @@ static void take_back(struct xi_conn *conn)
 {
 	bool event;
 
+	XI_ASSERT(conn->failed && !conn->processing);
 	if (can_say_goodbye(conn))
 		send_disconnect(conn, conn->why.by_peer ? XENIDC_REASON_CLOSED : conn->why.reason,
 				conn->why.by_peer ? "answer" : conn->why.text);
@@ -192,6 +204,7 @@ static void finish(struct xi_conn *conn)
 	struct xenidc_error why = conn->why;
 	bool event;
 
+	XI_ASSERT(conn->close_done && conn->in_busy == 0 && (!channel || channel->conn == conn));
 	event = xi_conn_event(conn, XI_EVENT_DONE);
 	XI_ASSERT(event && xi_list_empty(&conn->in_flight));
 	if (conn->listener)
@@ -205,6 +218,7 @@ static void finish(struct xi_conn *conn)
 
 void xi_ending_run(struct xi_conn *conn)
 {
+	XI_ASSERT(!conn->processing && conn->phase != XI_PHASE_OVER);
 	if (conn->failed && conn->phase < XI_PHASE_ENDING) {
 		take_back(conn);
 	} else if (conn->phase == XI_PHASE_DRAINING || conn->phase == XI_PHASE_FAREWELL) {

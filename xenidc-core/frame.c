@@ -128,6 +128,7 @@ int xi_frame_parse(const uint8_t *bytes, uint32_t length, const struct xi_frame_
 {
 	const char *why = parse(bytes, length, limits, ret);
 
+	XI_DASSERT(bytes && ret && ret_why && limits->payload <= XI_PAYLOAD_MAX);
 	XI_DASSERT(limits->refs <= XI_REFS_MAX);
 	if (!why)
 		return 0;
@@ -187,6 +188,7 @@ static uint32_t put_header(uint8_t *to, const uint8_t *end, uint8_t kind, uint8_
 
 static uint8_t *put_payload(uint8_t *p, const void *payload, uint32_t length)
 {
+	XI_DASSERT(p && (payload || !length) && length <= XI_PAYLOAD_MAX);
 	if (length)
 		memcpy(p, payload, length);
 	return p + length;
@@ -197,6 +199,7 @@ uint32_t xi_frame_put_request(uint8_t *to, uint32_t id, uint16_t credit, uint32_
 {
 	uint8_t *p = put32(to + XI_FRAME_HEADER, sequence);
 
+	XI_DASSERT(to && payload_len <= XI_PAYLOAD_MAX && (refs || !nrefs));
 	XI_DASSERT(nrefs <= XI_REFS_MAX);
 	for (unsigned i = 0; i < nrefs; i++) {
 		p = put16(p, (uint16_t)(refs[i].slot | (refs[i].in ? 0x8000 : 0)));
@@ -213,6 +216,7 @@ uint32_t xi_frame_put_reply(uint8_t *to, uint32_t id, uint16_t credit, int32_t s
 {
 	uint8_t *p = put32(to + XI_FRAME_HEADER, (uint32_t)status);
 
+	XI_DASSERT(to && payload_len <= XI_PAYLOAD_MAX && (valid || !nvalid));
 	XI_DASSERT(nvalid <= XI_REFS_MAX);
 	for (unsigned i = 0; i < nvalid; i++)
 		p = put32(p, valid[i]);
@@ -222,12 +226,14 @@ uint32_t xi_frame_put_reply(uint8_t *to, uint32_t id, uint16_t credit, int32_t s
 
 uint32_t xi_frame_put_not_executed(uint8_t *to, uint32_t id, uint16_t credit)
 {
+	XI_DASSERT(to);
 	uint8_t *p = put32(to + XI_FRAME_HEADER, 0);
 	return put_header(to, p, XI_FRAME_REPLY, XI_FRAME_NOT_EXECUTED, id, credit, 0);
 }
 
 uint32_t xi_frame_put_message(uint8_t *to, uint16_t credit, const void *payload, uint32_t payload_len)
 {
+	XI_DASSERT(to && payload_len <= XI_PAYLOAD_MAX);
 	uint8_t *p = put_payload(to + XI_FRAME_HEADER, payload, payload_len);
 	return put_header(to, p, XI_FRAME_MESSAGE, 0, 0, credit, 0);
 }
@@ -244,6 +250,7 @@ uint32_t xi_frame_put_credit(uint8_t *to, uint16_t credit)
 
 uint32_t xi_frame_put_ping(uint8_t *to, uint16_t credit, uint32_t received)
 {
+	XI_DASSERT(to);
 	uint8_t *p = put32(to + XI_FRAME_HEADER, received);
 	return put_header(to, p, XI_FRAME_PING, 0, 0, credit, 0);
 }
@@ -254,6 +261,7 @@ uint32_t xi_frame_put_disconnect(uint8_t *to, uint16_t credit, uint32_t last_dis
 	uint8_t *p = put32(to + XI_FRAME_HEADER, last_dispatched);
 	size_t length = strnlen(text, XI_REASON_TEXT_MAX);
 
+	XI_ASSERT(to && text && length <= XI_REASON_TEXT_MAX);
 	p = put16(p, (uint16_t)reason);
 	p = put16(p, (uint16_t)length);
 	p = put_payload(p, text, (uint32_t)length);
@@ -265,6 +273,7 @@ void xi_frame_trace(const char *who, const char *arrow, const uint8_t *bytes, ui
 	char hex[3 * 32 + 1] = "";
 	uint32_t shown = length > XI_FRAME_HEADER ? length - XI_FRAME_HEADER : 0;
 
+	XI_ASSERT(who && arrow && bytes);
 	if (length < XI_FRAME_HEADER)
 		return;
 	if (shown > 32)

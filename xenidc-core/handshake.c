@@ -16,12 +16,15 @@ static void send_hello(struct xi_conn *conn, const struct xi_hello *hello)
 	uint8_t bytes[XI_HELLO_MAX];
 	uint32_t length = xi_hello_put(bytes, hello);
 
+	XI_ASSERT(conn->phase < XI_PHASE_ENDING && length >= XI_HELLO_HEAD);
 	XI_ASSERT(length <= XI_HELLO_MAX);
 	conn->t->hello(conn, bytes, length);
 }
 
 static void set_version(struct xi_hello *h, const struct xi_conn *conn)
 {
+	XI_ASSERT(conn->limits.peer.version_major >= XI_PROTOCOL_MAJOR_MIN &&
+		  conn->limits.peer.version_major <= XI_PROTOCOL_MAJOR);
 	h->major_min = h->major_max = conn->limits.peer.version_major;
 	h->minor = conn->limits.peer.version_minor;
 }
@@ -31,6 +34,7 @@ static void add_export(struct xi_conn *conn, struct xi_hello *h, uint8_t bytes[X
 {
 	struct xi_writer w = xi_writer(bytes, XI_EXPORT_MAX);
 
+	XI_ASSERT(conn->reserved && !h->transport);
 	conn->t->export_region(conn, &w);
 	XI_ASSERT(!w.bad);
 	h->transport = bytes;
@@ -42,6 +46,7 @@ static void too_late(struct xenidc_timer *timer)
 	struct xi_conn *conn = XI_CONTAINER(timer, struct xi_conn, timer);
 	unsigned long long ms = conn->times.connect_ns / XI_MS;
 
+	XI_ASSERT(conn->phase < XI_PHASE_UP && (conn->channel || conn->listener));
 	if (conn->phase == XI_PHASE_DIALLING)
 		xi_conn_end(
 			conn, false, XENIDC_REASON_TIMEOUT, -ETIMEDOUT,
@@ -61,6 +66,7 @@ static void too_late(struct xenidc_timer *timer)
 
 void xi_handshake_start(struct xi_conn *conn)
 {
+	XI_ASSERT(conn->times.connect_ns && conn->polled);
 	XI_ASSERT(conn->phase == XI_PHASE_DIALLING || conn->phase == XI_PHASE_WAITING);
 	if (xenidc_timer_start(conn->loop, &conn->timer, conn->times.connect_ns, too_late))
 		xi_conn_end(conn, false, XENIDC_REASON_LIMIT, -ENOSPC,
@@ -78,6 +84,7 @@ void xi_handshake_offer(struct xi_conn *conn)
 			      .incarnation = conn->limits.incarnation,
 			      .auth_len = o->auth_len };
 
+	XI_ASSERT(conn->channel && o->auth_len <= XI_AUTH_MAX);
 	XI_ASSERT(conn->phase == XI_PHASE_OFFERED);
 	if (o->map && conn->t->caps & XI_CAP_MAP)
 		h.features |= XI_FEATURE_MAP;
@@ -96,6 +103,7 @@ static bool agree_on_version(struct xi_conn *conn, const struct xi_hello *h)
 	uint16_t major = h->major_max < XI_PROTOCOL_MAJOR ? h->major_max : XI_PROTOCOL_MAJOR;
 	uint16_t minor = XI_PROTOCOL_MINOR;
 
+	XI_ASSERT(h->major_min <= h->major_max);
 	if (major < h->major_min || major < XI_PROTOCOL_MAJOR_MIN)
 		return false;
 	conn->limits.peer.version_major = major;
@@ -109,6 +117,7 @@ static void version_text(const struct xi_hello *h, char *text, size_t size)
 {
 	bool they_are_older = h->major_max < XI_PROTOCOL_MAJOR_MIN;
 
+	XI_ASSERT(h->major_max < XI_PROTOCOL_MAJOR_MIN || h->major_min > XI_PROTOCOL_MAJOR);
 	snprintf(text, size, "this side speaks protocol %u to %u, the other %u to %u; upgrade the %s side",
 		 XI_PROTOCOL_MAJOR_MIN, XI_PROTOCOL_MAJOR, h->major_min, h->major_max,
 		 they_are_older ? "connecting" : "listening");
@@ -124,6 +133,7 @@ static void refuse(struct xi_conn *conn, enum xenidc_reason reason, const char *
 			      .minor = XI_PROTOCOL_MINOR,
 			      .reason = (uint16_t)reason };
 
+	XI_ASSERT(!conn->channel && reason != XENIDC_REASON_NONE);
 	XI_ASSERT(conn->phase == XI_PHASE_ANSWERED);
 	snprintf(h.text, sizeof(h.text), "%s", text);
 	xi_log(LOG_INFO, "refused %s (%s): %s", conn->limits.peer.address, xenidc_reason_name(reason), h.text);
@@ -138,6 +148,7 @@ static int make_channel(struct xi_conn *conn, struct xenidc_accept *accept, stru
 	xenidc_channel *channel;
 	int e = xi_channel_make(conn->loop, &accept->channel, &channel, err);
 
+	XI_ASSERT(listener && conn->phase == XI_PHASE_ANSWERED && conn->reserved);
 	if (e)
 		return e;
 	XI_ASSERT(!conn->channel);
@@ -162,6 +173,7 @@ static void send_accept(struct xi_conn *conn)
 	uint8_t bytes[XI_EXPORT_MAX];
 	struct xi_hello h = { .kind = XI_HELLO_ACCEPT, .budget = conn->limits.budget };
 
+	XI_ASSERT(conn->channel && conn->phase == XI_PHASE_ANSWERED);
 	set_version(&h, conn);
 	h.features = (conn->limits.map ? XI_FEATURE_MAP : 0) | (conn->limits.digest ? XI_FEATURE_DIGEST : 0);
 	h.incarnation = conn->limits.incarnation;
@@ -181,6 +193,7 @@ static void on_connect(struct xi_conn *conn, const struct xi_hello *h)
 	bool map, digest;
 	int reason;
 
+	XI_ASSERT(conn->listener && !conn->channel && conn->phase == XI_PHASE_ANSWERED);
 	conn->t->identify(conn, &conn->limits.peer);
 	if (!agree_on_version(conn, h)) {
 		version_text(h, accept.refuse_text, sizeof(accept.refuse_text));
@@ -216,6 +229,7 @@ static void on_ready(struct xi_conn *conn, const struct xi_hello *h)
 	struct xenidc_error err = { 0 };
 	int e;
 
+	XI_ASSERT(conn->channel && conn->reserved && conn->phase == XI_PHASE_UP);
 	if (h->major_min != h->major_max || h->major_max != conn->limits.peer.version_major ||
 	    h->minor != conn->limits.peer.version_minor) {
 		xi_conn_protocol(conn, "a READY of another version than was chosen");
@@ -253,6 +267,7 @@ static void on_refuse(struct xi_conn *conn, struct xi_hello *h)
 {
 	enum xenidc_reason reason = (enum xenidc_reason)h->reason;
 
+	XI_ASSERT(conn->channel && conn->phase == XI_PHASE_OFFERED);
 	/* One that shares no version with us wrote its reason as that version does; but there is only one that it can be. */
 	if (!agree_on_version(conn, h)) {
 		reason = XENIDC_REASON_VERSION;
@@ -269,6 +284,7 @@ static bool within_offer(struct xi_conn *conn, const struct xenidc_budget *budge
 {
 	struct xenidc_budget met = xi_budget_meet(&conn->channel->options.budget, budget);
 
+	XI_ASSERT(conn->channel && budget->size == sizeof(*budget));
 	return xi_budget_equal(&met, budget);
 }
 
@@ -277,6 +293,7 @@ static void send_ready(struct xi_conn *conn)
 	uint8_t bytes[XI_EXPORT_MAX];
 	struct xi_hello h = { .kind = XI_HELLO_READY };
 
+	XI_ASSERT(conn->channel && conn->rx_base && conn->phase == XI_PHASE_UP);
 	set_version(&h, conn);
 	add_export(conn, &h, bytes);
 	XI_FAILPOINT(before_ready_sent);
@@ -293,6 +310,7 @@ static void on_accept(struct xi_conn *conn, const struct xi_hello *h)
 	struct xenidc_error err = { 0 };
 	int e;
 
+	XI_ASSERT(conn->channel && !conn->reserved && conn->phase == XI_PHASE_UP);
 	budget.size = sizeof(budget);
 	if (!agree_on_version(conn, h) || h->major_min != h->major_max || !within_offer(conn, &budget) ||
 	    (map && !(o->map && conn->t->caps & XI_CAP_MAP)) || (digest && !(conn->t->caps & XI_CAP_DIGEST))) {

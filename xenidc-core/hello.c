@@ -30,6 +30,7 @@ static uint32_t hello_crc(const uint8_t *bytes, uint32_t length)
 	static const uint8_t zero[4];
 	uint32_t crc = xi_crc32c(0, bytes, CRC_AT);
 
+	XI_ASSERT(length <= XI_HELLO_MAX && CRC_AT + 4 <= XI_HELLO_HEAD);
 	XI_ASSERT(length >= XI_HELLO_HEAD);
 	crc = xi_crc32c(crc, zero, sizeof(zero));
 	return xi_crc32c(crc, bytes + CRC_AT + 4, length - CRC_AT - 4);
@@ -133,6 +134,7 @@ static const char *get_limits(struct xi_reader r, struct xi_hello *h)
 
 static void put_section(struct xi_writer *w, uint16_t type, const void *bytes, size_t length)
 {
+	XI_ASSERT(length <= UINT16_MAX && (bytes || !length));
 	xi_put_u16(w, type);
 	xi_put_u16(w, (uint16_t)length);
 	xi_put_bytes(w, bytes, length);
@@ -268,6 +270,7 @@ int xi_hello_parse(const uint8_t *bytes, uint32_t length, struct xi_hello *ret, 
 {
 	const char *why;
 
+	XI_ASSERT(bytes && ret_why);
 	memset(ret, 0, sizeof(*ret));
 	why = parse(bytes, length, ret);
 	if (!why)
@@ -281,6 +284,7 @@ static void put_body(struct xi_writer *w, const struct xi_hello *h)
 	uint8_t bytes[512];
 	struct xi_writer s = xi_writer(bytes, sizeof(bytes));
 
+	XI_ASSERT(h->kind >= XI_HELLO_CONNECT && h->kind <= XI_HELLO_READY);
 	if (h->kind == XI_HELLO_REFUSE) {
 		xi_put_u16(&s, h->reason);
 		xi_put_bytes(&s, h->text, strnlen(h->text, XI_REASON_TEXT_MAX));

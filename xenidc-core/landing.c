@@ -10,6 +10,7 @@ int xi_landing_expect(struct xi_conn *conn, uint32_t slot, uint16_t owner, uint3
 	struct xi_place *place = &conn->landing[slot];
 	int e;
 
+	XI_DASSERT(length <= XI_SLOT_SIZE_MAX && offset <= XI_SLOT_SIZE_MAX && conn->rx_base);
 	XI_ASSERT(slot < conn->rx.slots && !place->pending);
 	if (!length || conn->limits.map)
 		return 0;
@@ -31,6 +32,7 @@ void xi_landing_forget(struct xi_conn *conn, uint32_t slot)
 {
 	struct xi_place *place = &conn->landing[slot];
 
+	XI_DASSERT(!conn->landing[slot].pending || !conn->limits.map);
 	XI_ASSERT(slot < conn->rx.slots);
 	if (!place->pending)
 		return;
@@ -43,6 +45,7 @@ static bool landed(struct xi_conn *conn, uint32_t slot)
 {
 	struct xi_place *place = &conn->landing[slot];
 
+	XI_DASSERT(slot < conn->rx.slots && conn->phase >= XI_PHASE_UP && conn->phase <= XI_PHASE_FAREWELL);
 	XI_ASSERT(place->pending);
 	place->pending = false;
 	return slot < conn->rx_peer ? xi_in_landed(conn, place->owner) : xi_out_landed(conn, place->owner);
@@ -60,6 +63,7 @@ uint8_t *xi_conn_bulk(struct xi_conn *conn, uint32_t slot, uint32_t offset, uint
 		xi_conn_protocol(conn, "data for slot %u at %u that nobody expects", slot, offset);
 		return NULL;
 	}
+	XI_DASSERT(place->end <= XI_SLOT_SIZE_MAX && !conn->limits.map);
 	XI_DASSERT(length > 0);
 	return conn->rx_base + xi_layout_slot(&conn->rx, slot, &size) + offset;
 }
@@ -80,6 +84,7 @@ bool xi_conn_bulk_done(struct xi_conn *conn, uint32_t slot, uint32_t length)
 
 bool xi_conn_fetched(struct xi_conn *conn, uint32_t slot)
 {
+	XI_DASSERT(conn->reserved && !(conn->t->caps & (XI_CAP_STREAM | XI_CAP_LAZY)));
 	XI_ASSERT(slot < conn->rx.slots);
 	if (conn->failed || conn->phase < XI_PHASE_UP || conn->phase > XI_PHASE_FAREWELL)
 		return false;

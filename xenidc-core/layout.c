@@ -17,6 +17,8 @@
  */
 static uint32_t frames_outstanding(const struct xenidc_budget *b)
 {
+	XI_ASSERT(b->requests_out <= XI_REQUESTS_MAX && b->requests_in <= XI_REQUESTS_MAX &&
+		  b->messages_out <= XI_MESSAGES_MAX);
 	return 3 * b->requests_out + b->requests_in + b->messages_out + CONTROL_FRAMES;
 }
 
@@ -24,6 +26,7 @@ static uint32_t power_of_two(uint32_t n)
 {
 	uint32_t p = 1;
 
+	XI_ASSERT(n > 0 && n <= 1u << 31);
 	while (p < n)
 		p <<= 1;
 	return p;
@@ -31,11 +34,13 @@ static uint32_t power_of_two(uint32_t n)
 
 static uint64_t whole_pages(uint64_t n)
 {
+	XI_DASSERT(n <= UINT64_MAX - XI_PAGE);
 	return (n + XI_PAGE - 1) / XI_PAGE * XI_PAGE;
 }
 
 static void add_classes(struct xi_layout *l, const struct xenidc_slot_class *c)
 {
+	XI_ASSERT(l->bytes % XI_PAGE == 0 && l->bytes >= l->slots_offset);
 	for (int i = 0; i < XENIDC_CLASSES_MAX && c[i].count; i++) {
 		XI_ASSERT(l->classes < XI_LAYOUT_CLASSES);
 		l->cls[l->classes++] = (struct xi_layout_class){
@@ -71,6 +76,7 @@ uint64_t xi_layout_slot(const struct xi_layout *layout, uint32_t slot, uint32_t 
 {
 	const struct xi_layout_class *c = layout->cls;
 
+	XI_DASSERT(ret_size && layout->classes > 0);
 	XI_ASSERT(slot < layout->slots);
 	while (slot >= c->first + c->count)
 		c++;

@@ -16,6 +16,7 @@
 
 static void accounts_put(struct xi_accounts *a)
 {
+	XI_ASSERT(a->users > 1 || (a->channels == 0 && a->bytes == 0));
 	XI_ASSERT(a->users > 0);
 	if (--a->users == 0)
 		xi_os->free(a);
@@ -25,6 +26,7 @@ void xi_accounts_release(struct xi_conn *conn)
 {
 	struct xi_accounts *a = conn->accounts;
 
+	XI_ASSERT(!conn->accounted || a->channels > 0);
 	if (!a)
 		return;
 	XI_ASSERT(a->bytes >= conn->accounted);
@@ -39,11 +41,13 @@ void xi_accounts_release(struct xi_conn *conn)
 
 void *xi_listener_priv(struct xi_listener *handle)
 {
+	XI_DASSERT(handle);
 	return ((xenidc_listener *)(void *)handle)->priv;
 }
 
 xenidc_loop *xi_listener_loop(struct xi_listener *handle)
 {
+	XI_DASSERT(handle);
 	return ((xenidc_listener *)(void *)handle)->loop;
 }
 
@@ -52,6 +56,7 @@ bool xi_listener_incoming(struct xi_listener *handle, void *arg)
 	xenidc_listener *listener = (xenidc_listener *)(void *)handle;
 	struct xi_conn *conn;
 
+	XI_ASSERT(listener->accounts && listener->t);
 	if (listener->half_open_count >= listener->options.half_open_max) {
 		xi_log(LOG_WARNING, "%s: %u connects are in progress already, one more was dropped", listener->name,
 		       listener->half_open_count);
@@ -77,6 +82,7 @@ bool xi_listener_incoming(struct xi_listener *handle, void *arg)
 
 void xi_listener_forget(struct xi_conn *conn)
 {
+	XI_ASSERT(!xi_list_empty(&conn->half_open));
 	XI_ASSERT(conn->listener && conn->listener->half_open_count > 0);
 	xi_list_remove(&conn->half_open);
 	conn->listener->half_open_count--;
@@ -85,6 +91,7 @@ void xi_listener_forget(struct xi_conn *conn)
 
 static int reject(struct xenidc_accept *accept, enum xenidc_reason reason, const char *text)
 {
+	XI_ASSERT(text && reason != XENIDC_REASON_NONE);
 	snprintf(accept->refuse_text, sizeof(accept->refuse_text), "%s", text);
 	return (int)reason;
 }
@@ -96,6 +103,7 @@ static int ask_hook(xenidc_listener *listener, struct xi_conn *conn, const struc
 	struct xenidc_peer *peer = &conn->limits.peer;
 	int e;
 
+	XI_ASSERT(listener->options.accept && !conn->channel);
 	peer->auth = hello->auth;
 	peer->auth_len = hello->auth_len;
 	xi_loop_enter_handler(listener->loop);
@@ -135,6 +143,7 @@ int xi_listener_admit(struct xi_conn *conn, const struct xi_hello *hello, struct
 	xenidc_listener *listener = conn->listener;
 	struct xenidc_error err = { 0 };
 
+	XI_ASSERT(conn->phase == XI_PHASE_ANSWERED && !conn->channel && hello->kind == XI_HELLO_CONNECT);
 	XI_ASSERT(listener);
 	snprintf(conn->limits.peer.service, sizeof(conn->limits.peer.service), "%s", hello->service);
 	xi_text_printable(conn->limits.peer.service);
@@ -157,6 +166,7 @@ int xi_listener_admit(struct xi_conn *conn, const struct xi_hello *hello, struct
 
 static void listener_destroy(xenidc_listener *listener)
 {
+	XI_ASSERT(listener->accounts && listener->priv);
 	XI_ASSERT(!xi_loop_in_handler(listener->loop));
 	xi_loop_member_remove(&listener->member);
 	xi_task_cancel(&listener->task);
@@ -183,11 +193,13 @@ static void member_destroy(struct xi_member *m, bool forked)
 
 static void listener_task(struct xi_task *task)
 {
+	XI_ASSERT(task->run == listener_task);
 	listener_destroy(XI_CONTAINER(task, xenidc_listener, task));
 }
 
 void xenidc_listener_free(xenidc_listener *listener)
 {
+	XI_ASSERT(listener->loop && listener->t);
 	if (!listener)
 		return;
 	/* In a step, its own code may be on the stack. */
@@ -201,6 +213,7 @@ static void copy_options(xenidc_listener *listener, const struct xenidc_listener
 {
 	struct xenidc_channel_options *c = &listener->options.channel;
 
+	XI_ASSERT(service && o->channel.size == sizeof(o->channel));
 	listener->options = *o;
 	if (o->service)
 		service = o->service;
@@ -233,6 +246,7 @@ static int listener_make(xenidc_loop *loop, const struct xi_transport *t, xenidc
 {
 	xenidc_listener *l = xi_os->alloc(sizeof(*l));
 
+	XI_ASSERT(t->listener_size > 0 && loop);
 	if (!l)
 		return -ENOMEM;
 	l->priv = xi_os->alloc(t->listener_size);
@@ -289,11 +303,13 @@ int xenidc_listener_new(xenidc_loop *loop, const char *address, const struct xen
 
 void *xenidc_listener_user(const xenidc_listener *listener)
 {
+	XI_ASSERT(listener);
 	return listener->options.user;
 }
 
 const char *xenidc_listener_address(const xenidc_listener *listener)
 {
+	XI_ASSERT(listener);
 	XI_ASSERT(listener->name[0]);
 	return listener->name;
 }

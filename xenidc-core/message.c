@@ -8,6 +8,7 @@ void xi_message_init(struct xi_conn *conn)
 {
 	uint32_t count = conn->limits.budget.messages_in;
 
+	XI_ASSERT(count <= XI_MESSAGES_MAX);
 	XI_ASSERT(conn->messages_free_count == 0);
 	for (uint32_t i = 0; i < count; i++) {
 		conn->messages[i].queued.message = true;
@@ -17,6 +18,7 @@ void xi_message_init(struct xi_conn *conn)
 
 static uint32_t messages_outstanding(const struct xi_conn *conn)
 {
+	XI_DASSERT((uint16_t)(conn->messages_sent - conn->messages_acked) <= conn->limits.budget.messages_out);
 	return (uint16_t)(conn->messages_sent - conn->messages_acked);
 }
 
@@ -25,6 +27,7 @@ int xenidc_send(xenidc_channel *channel, const void *payload, uint32_t payload_l
 	struct xi_conn *conn = channel->conn;
 	uint8_t *frame;
 
+	XI_DASSERT(channel && (!conn || conn->channel == channel));
 	XI_ASSERT(payload || !payload_len);
 	if (xi_loop_forked(channel->loop))
 		return -ECHILD;
@@ -48,6 +51,7 @@ uint32_t xenidc_channel_message_credit(const xenidc_channel *channel)
 {
 	const struct xi_conn *conn = channel->conn;
 
+	XI_ASSERT(channel && (!conn || conn->channel == channel));
 	if (!conn || conn->phase != XI_PHASE_UP)
 		return 0;
 	return conn->limits.budget.messages_out - messages_outstanding(conn);
@@ -57,6 +61,7 @@ void xi_message_dispatch(struct xi_conn *conn, struct xi_in_message *m)
 {
 	xenidc_channel *channel = conn->channel;
 
+	XI_DASSERT(channel && (uint16_t)(conn->messages_received - conn->messages_consumed) > 0);
 	XI_DASSERT(conn->phase == XI_PHASE_UP || conn->phase == XI_PHASE_DRAINING);
 	channel->stats.messages_in++;
 	channel->stats.bytes_in += m->payload_len;
@@ -90,6 +95,7 @@ bool xi_message_arrived(struct xi_conn *conn, const struct xi_frame *frame)
 
 bool xi_message_credit(struct xi_conn *conn, uint16_t credit)
 {
+	XI_DASSERT(conn->reserved && conn->channel);
 	if ((uint16_t)(credit - conn->messages_acked) > messages_outstanding(conn))
 		return xi_conn_protocol(conn, "credit for messages that were never sent");
 	conn->messages_acked = credit;
@@ -105,6 +111,7 @@ void xi_message_return_credit(struct xi_conn *conn)
 	uint32_t news = (uint16_t)(conn->messages_consumed - conn->messages_advertised);
 	uint8_t *frame;
 
+	XI_DASSERT(news <= conn->limits.budget.messages_in && threshold <= XI_MESSAGES_MAX);
 	if (news < threshold || !news || (conn->phase != XI_PHASE_UP && conn->phase != XI_PHASE_DRAINING))
 		return;
 	if (conn->credit_position >= conn->t->tx_unsent(conn))

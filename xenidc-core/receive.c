@@ -13,12 +13,14 @@ uint8_t *xi_conn_rx_buffer(struct xi_conn *conn)
 
 uint8_t *xi_rx_keep(struct xi_conn *conn)
 {
+	XI_DASSERT(conn->reserved && conn->phase >= XI_PHASE_UP);
 	XI_ASSERT(conn->rx_free_count > 1); /* one more must stay for the next frame; the tables bound what is kept */
 	return conn->rx_free[--conn->rx_free_count];
 }
 
 void xi_rx_put(struct xi_conn *conn, uint8_t *buffer)
 {
+	XI_DASSERT(conn->reserved);
 	XI_DASSERT(buffer && conn->rx_free_count < conn->limits.budget.requests_in + conn->limits.budget.requests_out +
 							   conn->limits.budget.messages_in + 1);
 	conn->rx_free[conn->rx_free_count++] = buffer;
@@ -51,6 +53,7 @@ static frame_handler *const handlers[XI_FRAME_KINDS] = {
 
 static bool frames_flow(const struct xi_conn *conn)
 {
+	XI_DASSERT(conn->phase != XI_PHASE_NONE);
 	return conn->phase >= XI_PHASE_UP && conn->phase <= XI_PHASE_FAREWELL && !conn->failed;
 }
 
@@ -60,6 +63,7 @@ bool xi_conn_frame(struct xi_conn *conn, uint32_t length)
 	struct xi_frame frame;
 	const char *why;
 
+	XI_DASSERT(length <= conn->rx.frame_max && conn->rx_free_count > 0);
 	XI_DASSERT(conn->reserved);
 	if (!frames_flow(conn))
 		return conn->phase < XI_PHASE_UP ? xi_conn_protocol(conn, "a frame before the connection was made")

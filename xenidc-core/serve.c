@@ -8,22 +8,26 @@
 
 static uint16_t in_index(const struct xi_conn *conn, const struct xi_in *in)
 {
+	XI_DASSERT(in >= conn->in && in < conn->in + conn->limits.budget.requests_in);
 	return (uint16_t)(in - conn->in);
 }
 
 static uint32_t in_wire_id(const struct xi_conn *conn, const struct xi_in *in)
 {
+	XI_DASSERT(in->state != XI_IN_FREE && conn->reserved);
 	return (uint32_t)in->generation << 16 | in_index(conn, in);
 }
 
 static xenidc_incoming in_handle(const struct xi_conn *conn, const struct xi_in *in)
 {
+	XI_DASSERT(in->state == XI_IN_EXECUTING || in->state == XI_IN_ABANDONED);
 	return xi_handle(conn, in->generation, in_index(conn, in));
 }
 
 /* The request, its loans included, is over here. */
 static void in_free(struct xi_conn *conn, struct xi_in *in)
 {
+	XI_DASSERT(in->nrefs <= conn->limits.budget.refs);
 	XI_ASSERT(in->state != XI_IN_FREE && in->rx);
 	for (unsigned i = 0; i < in->nrefs; i++) {
 		const struct xi_in_ref *ref = &in->refs[i];
@@ -47,6 +51,7 @@ static void refuse(struct xi_conn *conn, struct xi_in *in)
 	uint32_t id = in_wire_id(conn, in);
 	uint8_t *frame;
 
+	XI_ASSERT(in->state == XI_IN_QUEUED && conn->phase <= XI_PHASE_DRAINING);
 	in_free(conn, in);
 	frame = conn->t->tx_begin(conn);
 	xi_transmit(conn, frame, xi_frame_put_not_executed(frame, id, xi_credit(conn)), NULL, 0, 0);
@@ -63,6 +68,7 @@ static bool take_ref(struct xi_conn *conn, struct xi_in *in, const struct xi_wir
 	uint32_t slot = wire->in ? conn->tx_own + wire->slot : wire->slot;
 	uint32_t size;
 
+	XI_DASSERT(in->state == XI_IN_FREE && in->nrefs < conn->limits.budget.refs);
 	if (wire->slot >= count)
 		return xi_conn_protocol(conn, "a reference to slot %u of %u", wire->slot, count);
 	xi_layout_slot(layout, slot, &size);
@@ -86,6 +92,7 @@ static bool take_ref(struct xi_conn *conn, struct xi_in *in, const struct xi_wir
 /* OUT data that have to be here before the handler runs: all of them, where looking later might have to wait. */
 static bool expect_data(struct xi_conn *conn, struct xi_in *in)
 {
+	XI_DASSERT(in->state == XI_IN_QUEUED && in->rx);
 	in->pending = 0;
 	if (conn->limits.map || conn->t->caps & XI_CAP_LAZY)
 		return true;
@@ -108,6 +115,7 @@ static struct xi_in *new_request(struct xi_conn *conn, const struct xi_frame *fr
 	uint16_t index = (uint16_t)frame->id, generation = (uint16_t)(frame->id >> 16);
 	struct xi_in *in;
 
+	XI_DASSERT(frame->kind == XI_FRAME_REQUEST && conn->reserved);
 	if (index >= conn->limits.budget.requests_in) {
 		xi_conn_protocol(conn, "a request beyond its credit");
 		return NULL;
@@ -134,6 +142,7 @@ bool xi_in_request(struct xi_conn *conn, const struct xi_frame *frame)
 
 	if (!in)
 		return false;
+	XI_DASSERT(in->state == XI_IN_FREE && !in->rx && frame->nrefs <= conn->limits.budget.refs);
 	for (unsigned i = 0; i < frame->nrefs; i++) {
 		struct xi_wire_ref wire = xi_frame_ref(frame, i);
 		if (!take_ref(conn, in, &wire))
@@ -167,6 +176,7 @@ static void dispatch(struct xi_conn *conn, struct xi_in *in)
 {
 	xenidc_channel *channel = conn->channel;
 
+	XI_DASSERT(in->state == XI_IN_QUEUED && in->rx);
 	XI_DASSERT(in->pending == 0);
 	if (!xi_conn_audible(conn) || !channel->handlers.request || conn->phase == XI_PHASE_DRAINING) {
 		refuse(conn, in);
@@ -184,6 +194,7 @@ static void dispatch(struct xi_conn *conn, struct xi_in *in)
 
 void xi_queue_run(struct xi_conn *conn)
 {
+	XI_DASSERT(conn->reserved && conn->phase >= XI_PHASE_UP);
 	while (!xi_list_empty(&conn->queue) && !conn->failed && conn->phase < XI_PHASE_FAREWELL) {
 		struct xi_queued *q = XI_CONTAINER(conn->queue.next, struct xi_queued, link);
 		if (q->message) {
@@ -207,6 +218,7 @@ bool xi_in_cancel(struct xi_conn *conn, const struct xi_frame *frame)
 	uint16_t index = (uint16_t)frame->id;
 	struct xi_in *in = index < conn->limits.budget.requests_in ? &conn->in[index] : NULL;
 
+	XI_DASSERT(frame->kind == XI_FRAME_CANCEL && conn->reserved);
 	if (!in || in->generation != frame->id >> 16)
 		return xi_conn_protocol(conn, "a cancel of a request that was never made");
 	if (conn->phase == XI_PHASE_FAREWELL)
@@ -229,6 +241,7 @@ static struct xi_in *find(xenidc_channel *channel, xenidc_incoming request)
 	uint16_t index = (uint16_t)request;
 	struct xi_in *in;
 
+	XI_DASSERT(channel && (!conn || conn->channel == channel));
 	if (!conn || !conn->in || conn->limits.incarnation != request >> 32 || index >= conn->limits.budget.requests_in)
 		return NULL;
 	in = &conn->in[index];
@@ -242,6 +255,7 @@ static struct xi_in *find_executing(xenidc_channel *channel, xenidc_incoming req
 {
 	struct xi_in *in = find(channel, request);
 
+	XI_DASSERT(!in || in->rx);
 	return in && in->state == XI_IN_EXECUTING ? in : NULL;
 }
 
@@ -252,6 +266,7 @@ int xenidc_incoming_payload(xenidc_channel *channel, xenidc_incoming request, co
 	XI_ASSERT(ret && ret_len);
 	if (!in)
 		return -ESTALE;
+	XI_DASSERT(in->rx && in->payload);
 	*ret = in->payload;
 	*ret_len = in->payload_len;
 	return 0;
@@ -261,6 +276,7 @@ int xenidc_incoming_refs(xenidc_channel *channel, xenidc_incoming request)
 {
 	struct xi_in *in = find(channel, request);
 
+	XI_ASSERT(!in || in->nrefs <= XI_REFS_MAX);
 	return in ? in->nrefs : -ESTALE;
 }
 
@@ -269,6 +285,7 @@ int xenidc_incoming_ref(xenidc_channel *channel, xenidc_incoming request, uint32
 {
 	struct xi_in *in = find(channel, request);
 
+	XI_ASSERT(ret_direction && ret_length);
 	if (!in)
 		return -ESTALE;
 	if (index >= in->nrefs)
@@ -282,6 +299,7 @@ static uint8_t *ref_memory(struct xi_conn *conn, const struct xi_in_ref *ref)
 {
 	uint32_t size;
 
+	XI_DASSERT(conn->tx_base && conn->rx_base && ref->slot < (ref->in ? conn->tx.slots : conn->rx.slots));
 	if (ref->in)
 		return conn->tx_base + xi_layout_slot(&conn->tx, ref->slot, &size) + ref->offset;
 	return conn->rx_base + xi_layout_slot(&conn->rx, ref->slot, &size) + ref->offset;
@@ -292,6 +310,7 @@ static int bring(struct xi_conn *conn, struct xi_in_ref *ref)
 {
 	int e;
 
+	XI_DASSERT(ref->in || ref->slot < conn->rx_peer);
 	if (ref->in || ref->here || conn->limits.map)
 		return 0;
 	XI_ASSERT(conn->t->caps & XI_CAP_LAZY);
@@ -326,6 +345,7 @@ int xenidc_view(xenidc_channel *channel, xenidc_incoming request, uint32_t index
 
 static bool in_range(const struct xi_in_ref *ref, uint32_t offset, uint32_t length)
 {
+	XI_DASSERT(ref->length <= XI_SLOT_SIZE_MAX && ref->offset <= XI_SLOT_SIZE_MAX);
 	return offset <= ref->length && length <= ref->length - offset;
 }
 
@@ -385,6 +405,7 @@ static int gather_answer(struct xi_conn *conn, const struct xi_in *in, const uin
 {
 	uint32_t n = 0, segs = 0;
 
+	XI_DASSERT(in->state == XI_IN_EXECUTING && conn->valid && conn->segs);
 	XI_DASSERT(in->nrefs <= conn->limits.budget.refs);
 	for (unsigned i = 0; i < in->nrefs; i++) {
 		const struct xi_in_ref *ref = &in->refs[i];
@@ -411,6 +432,7 @@ int xenidc_reply(xenidc_channel *channel, xenidc_incoming request, const struct 
 	uint8_t *frame;
 	int e;
 
+	XI_DASSERT(channel && reply && (reply->payload || !reply->payload_len));
 	if (xi_loop_forked(channel->loop))
 		return -ECHILD;
 	if (!in)
@@ -445,6 +467,7 @@ void xi_in_abandon_all(struct xi_conn *conn)
 {
 	uint32_t count = conn->limits.budget.requests_in;
 
+	XI_ASSERT(conn->was_up && !conn->processing);
 	XI_ASSERT(conn->phase == XI_PHASE_ENDING);
 	xi_list_init(&conn->queue); /* what no handler has seen is simply gone */
 	for (uint32_t i = 0; i < count; i++)

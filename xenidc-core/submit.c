@@ -9,6 +9,7 @@ void xi_out_init(struct xi_conn *conn)
 {
 	uint32_t count = conn->limits.budget.requests_out;
 
+	XI_ASSERT(count <= XI_REQUESTS_MAX && xi_list_empty(&conn->in_flight));
 	XI_ASSERT(conn->out_free_count == 0);
 	for (uint32_t i = 0; i < count; i++) {
 		xi_list_init(&conn->out[i].link);
@@ -18,16 +19,19 @@ void xi_out_init(struct xi_conn *conn)
 
 static uint16_t out_index(const struct xi_conn *conn, const struct xi_out *out)
 {
+	XI_DASSERT(out >= conn->out && out < conn->out + conn->limits.budget.requests_out);
 	return (uint16_t)(out - conn->out);
 }
 
 static uint32_t out_wire_id(const struct xi_conn *conn, const struct xi_out *out)
 {
+	XI_DASSERT(out->state != XI_OUT_FREE && conn->reserved);
 	return (uint32_t)out->generation << 16 | out_index(conn, out);
 }
 
 static struct xi_buffer *out_buffer(struct xi_conn *conn, const struct xi_out_ref *ref)
 {
+	XI_DASSERT(ref->buffer < conn->buffers[ref->in ? XENIDC_IN : XENIDC_OUT].count && conn->was_up);
 	return &conn->buffers[ref->in ? XENIDC_IN : XENIDC_OUT].all[ref->buffer];
 }
 
@@ -35,12 +39,14 @@ static struct xi_buffer *out_buffer(struct xi_conn *conn, const struct xi_out_re
 
 static bool same_buffer(const struct xenidc_buffer *a, const struct xenidc_buffer *b)
 {
+	XI_DASSERT(a != b && a->direction <= XENIDC_IN && b->direction <= XENIDC_IN);
 	return a->direction == b->direction && a->slot == b->slot;
 }
 
 /* Lend the buffers of a request, all or none. */
 static int lend_all(struct xi_conn *conn, struct xi_out *out, const struct xenidc_request *r)
 {
+	XI_DASSERT(out->state == XI_OUT_FREE && r->ref_count <= conn->limits.budget.refs && (r->refs || !r->ref_count));
 	for (uint32_t i = 0; i < r->ref_count; i++) {
 		const struct xenidc_ref *ref = &r->refs[i];
 		int e = xi_buffers_check(conn, ref);
@@ -70,6 +76,7 @@ static void send_request(struct xi_conn *conn, struct xi_out *out, const struct 
 	uint32_t id = out_wire_id(conn, out);
 	uint32_t nsegs = 0, length;
 
+	XI_DASSERT(out->state == XI_OUT_SENT && out->nrefs == r->ref_count && out->nrefs <= XI_REFS_MAX);
 	for (unsigned i = 0; i < out->nrefs; i++) {
 		const struct xi_out_ref *ref = &out->refs[i];
 		refs[i] = (struct xi_wire_ref){ .slot = ref->buffer,
@@ -93,6 +100,7 @@ static void deadlines_want(struct xi_conn *conn, uint64_t due)
 {
 	uint64_t now = xenidc_loop_now(conn->loop);
 
+	XI_DASSERT(due > 0 && conn->was_up);
 	if (conn->deadlines_due && conn->deadlines_due <= due)
 		return;
 	conn->deadlines_due = due;
@@ -102,6 +110,7 @@ static void deadlines_want(struct xi_conn *conn, uint64_t due)
 
 static int may_submit(struct xi_conn *conn, const struct xenidc_request *r)
 {
+	XI_DASSERT(r && (r->payload || !r->payload_len));
 	if (!conn || conn->phase != XI_PHASE_UP || conn->failed)
 		return -ENOTCONN;
 	if (!r->done)
@@ -121,6 +130,7 @@ int xenidc_submit(xenidc_channel *channel, const struct xenidc_request *request,
 	struct xi_out *out;
 	int e;
 
+	XI_DASSERT(channel && request);
 	if (xi_loop_forked(channel->loop))
 		return -ECHILD;
 	e = may_submit(conn, request);
@@ -156,6 +166,7 @@ uint32_t xenidc_channel_request_credit(const xenidc_channel *channel)
 {
 	const struct xi_conn *conn = channel->conn;
 
+	XI_ASSERT(channel && (!conn || conn->channel == channel));
 	return conn && conn->phase == XI_PHASE_UP ? conn->out_free_count : 0;
 }
 
@@ -176,6 +187,7 @@ static void out_free(struct xi_conn *conn, struct xi_out *out)
 
 static void count_end(xenidc_channel *channel, enum xenidc_end end)
 {
+	XI_DASSERT(end >= XENIDC_REPLIED && end <= XENIDC_UNKNOWN);
 	if (end == XENIDC_REPLIED)
 		channel->stats.replies_in++;
 	else if (end == XENIDC_NOT_EXECUTED)
@@ -187,6 +199,7 @@ static void count_end(xenidc_channel *channel, enum xenidc_end end)
 /* Tell the client. The request's place may be in use again by the time that `done` returns. */
 static void tell_done(struct xi_conn *conn, xenidc_done *done, const struct xenidc_result *result)
 {
+	XI_DASSERT(result->id && conn->channel && conn->channel->conn == conn);
 	XI_ASSERT(done);
 	count_end(conn->channel, result->end);
 	if (!xi_conn_audible(conn))
@@ -201,6 +214,7 @@ static void tell_done(struct xi_conn *conn, xenidc_done *done, const struct xeni
 static struct xenidc_result result_of(struct xi_conn *conn, const struct xi_out *out, enum xenidc_end end,
 				      enum xenidc_reason reason)
 {
+	XI_DASSERT(out->state != XI_OUT_FREE && end >= XENIDC_REPLIED && end <= XENIDC_UNKNOWN);
 	return (struct xenidc_result){
 		.end = end,
 		.reason = reason,
@@ -215,6 +229,8 @@ static void end_without(struct xi_conn *conn, struct xi_out *out, enum xenidc_en
 	struct xenidc_result result = result_of(conn, out, end, reason);
 	xenidc_done *done = out->done;
 
+	XI_ASSERT(out->state == XI_OUT_SENT || out->state == XI_OUT_REPLIED);
+	XI_ASSERT(end == XENIDC_NOT_EXECUTED || end == XENIDC_UNKNOWN);
 	if (out->rx)
 		xi_rx_put(conn, out->rx);
 	out->rx = NULL;
@@ -229,6 +245,7 @@ static void end_replied(struct xi_conn *conn, struct xi_out *out, const struct x
 	xenidc_done *done = out->done;
 	uint8_t *rx = out->rx;
 
+	XI_DASSERT(out->pending == 0 && (out->state == XI_OUT_SENT || out->state == XI_OUT_REPLIED));
 	XI_DASSERT(reply->kind == XI_FRAME_REPLY);
 	result.status = reply->status;
 	result.payload = reply->payload;
@@ -252,6 +269,7 @@ static void end_orphan(struct xi_conn *conn, struct xi_out *out, enum xenidc_rea
 {
 	struct xenidc_result result = result_of(conn, out, XENIDC_UNKNOWN, reason);
 
+	XI_ASSERT(reason != XENIDC_REASON_NONE && conn->orphans < conn->limits.budget.requests_out);
 	XI_ASSERT(out->state == XI_OUT_SENT || out->state == XI_OUT_REPLIED);
 	out->state = XI_OUT_ORPHAN;
 	conn->orphans++;
@@ -269,6 +287,7 @@ static int expect_data(struct xi_conn *conn, struct xi_out *out, const struct xi
 	unsigned in = 0;
 	int pending = 0;
 
+	XI_DASSERT(frame->kind == XI_FRAME_REPLY && out->pending == 0 && !out->rx);
 	for (unsigned i = 0; i < out->nrefs; i++) {
 		struct xi_out_ref *ref = &out->refs[i];
 		int e;
@@ -298,6 +317,7 @@ static struct xi_out *find_wire(struct xi_conn *conn, uint32_t id)
 	uint16_t index = (uint16_t)id;
 	struct xi_out *out = index < conn->limits.budget.requests_out ? &conn->out[index] : NULL;
 
+	XI_DASSERT(conn->reserved && conn->out);
 	if (!out || out->state == XI_OUT_FREE || out->generation != id >> 16)
 		return NULL;
 	/* One that has its reply already gets no second one. */
@@ -309,6 +329,7 @@ bool xi_out_reply(struct xi_conn *conn, const struct xi_frame *frame)
 	struct xi_out *out = find_wire(conn, frame->id);
 	int pending;
 
+	XI_DASSERT(frame->kind == XI_FRAME_REPLY && conn->phase >= XI_PHASE_UP);
 	if (!out || out->retracted)
 		return xi_conn_protocol(conn, "a reply to a request that is not in flight");
 	if (frame->flags & XI_FRAME_NOT_EXECUTED) {
@@ -370,6 +391,7 @@ static void send_cancel(struct xi_conn *conn, struct xi_out *out)
 	uint32_t id = out_wire_id(conn, out);
 	uint8_t *frame;
 
+	XI_DASSERT(out->state != XI_OUT_FREE && out->position > 0);
 	if (out->cancel_sent || out->retracted || out->state != XI_OUT_SENT || conn->phase > XI_PHASE_DRAINING)
 		return;
 	if (conn->t->retract && conn->t->retract(conn, out->position)) {
@@ -392,6 +414,7 @@ static void expire(struct xi_conn *conn, struct xi_out *out)
 {
 	enum xenidc_reason reason = out->cancelled ? XENIDC_REASON_CANCELLED : XENIDC_REASON_TIMEOUT;
 
+	XI_DASSERT(out->state == XI_OUT_SENT || out->state == XI_OUT_REPLIED);
 	XI_DASSERT(out->deadline_ns);
 	send_cancel(conn, out);
 	out->deadline_ns = 0;
@@ -411,6 +434,7 @@ void xi_out_check_deadlines(struct xi_conn *conn)
 	uint64_t earliest = 0;
 	struct xi_list *l = conn->in_flight.next;
 
+	XI_DASSERT(conn->was_up && !conn->processing);
 	conn->deadlines_due = 0;
 	while (l != &conn->in_flight && !conn->failed) {
 		struct xi_out *out = XI_CONTAINER(l, struct xi_out, link);
@@ -439,6 +463,7 @@ static struct xi_out *find_handle(struct xi_conn *conn, xenidc_request_id id)
 	uint16_t index = (uint16_t)id;
 	struct xi_out *out;
 
+	XI_DASSERT(!conn || conn->channel);
 	if (!conn || !conn->out || conn->limits.incarnation != id >> 32 || index >= conn->limits.budget.requests_out)
 		return NULL;
 	out = &conn->out[index];
@@ -460,6 +485,7 @@ int xenidc_cancel(xenidc_channel *channel, xenidc_request_id id, uint64_t timeou
 		return -ESTALE;
 	if (conn->failed || conn->phase >= XI_PHASE_FAREWELL)
 		return 0; /* it is ending anyway */
+	XI_DASSERT(out->done && channel->conn == conn);
 	XI_ASSERT(conn->phase >= XI_PHASE_UP);
 	send_cancel(conn, out);
 	out->cancelled = true;
@@ -476,12 +502,14 @@ bool xi_out_drained(const struct xi_conn *conn)
 {
 	uint32_t in_flight = conn->limits.budget.requests_out - conn->out_free_count;
 
+	XI_DASSERT(conn->out_free_count <= conn->limits.budget.requests_out && conn->reserved);
 	XI_ASSERT(in_flight >= conn->orphans);
 	return in_flight == conn->orphans;
 }
 
 void xi_out_end_all(struct xi_conn *conn)
 {
+	XI_ASSERT(conn->was_up && !conn->processing);
 	XI_ASSERT(conn->phase == XI_PHASE_ENDING);
 	while (!xi_list_empty(&conn->in_flight)) {
 		struct xi_out *out = XI_CONTAINER(conn->in_flight.next, struct xi_out, link);

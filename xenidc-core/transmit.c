@@ -6,6 +6,7 @@
 uint64_t xi_transmit(struct xi_conn *conn, uint8_t *frame, uint32_t length, const struct xi_seg *segs, uint32_t nsegs,
 		     uint32_t tag)
 {
+	XI_DASSERT(conn->phase >= XI_PHASE_UP && conn->phase <= XI_PHASE_FAREWELL && nsegs <= conn->limits.budget.refs);
 #ifdef XI_DEBUG /* what we send passes the check that it will meet at the peer */
 	struct xi_frame parsed;
 	const char *why;
@@ -33,6 +34,7 @@ uint64_t xi_transmit(struct xi_conn *conn, uint8_t *frame, uint32_t length, cons
 
 void xi_transmit_flush(struct xi_conn *conn)
 {
+	XI_DASSERT(conn->phase < XI_PHASE_OVER);
 	if (!conn->dirty)
 		return;
 	XI_DASSERT(conn->reserved);

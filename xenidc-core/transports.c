@@ -54,6 +54,7 @@ const struct xi_transport *xi_transport_find(const char *scheme, size_t length)
 {
 	const struct xi_transport *t;
 
+	XI_ASSERT(scheme);
 	for (unsigned i = 0; (t = xi_transport_at(i)); i++)
 		if (strlen(t->scheme) == length && !memcmp(t->scheme, scheme, length))
 			return t;
@@ -66,6 +67,7 @@ static void diagnose_host(xenidc_diagnose_line *line, void *user)
 	uint64_t limit = xi_os->memlock_limit();
 	int cpus = xi_os->cpus();
 
+	XI_ASSERT(cpus > 0);
 	snprintf(text, sizeof(text), "%d processors for this process", cpus);
 	line(user, "host", cpus > 1 ? 0 : 1, text,
 	     cpus > 1 ? NULL
@@ -82,6 +84,7 @@ void xenidc_diagnose(xenidc_diagnose_line *line, void *user)
 {
 	const struct xi_transport *t;
 
+	XI_ASSERT(TABLE > 0);
 	XI_ASSERT(line);
 	diagnose_host(line, user);
 	for (unsigned i = 0; (t = xi_transport_at(i)); i++)
