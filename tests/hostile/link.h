@@ -26,6 +26,7 @@ struct link {
 	struct raw_bytes in;
 	uint32_t in_at;
 	struct shm_side *shm; /* LINK_SHM */
+	unsigned shm_frames;  /* counted by whoever has to */
 };
 
 /* Get connected below the protocol: nothing is said yet. */
