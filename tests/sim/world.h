@@ -64,6 +64,13 @@ bool sim_advance(void);
 void sim_pass(uint64_t ns);
 uint64_t sim_now(void);
 
+/*
+ * Whose code runs: memory and objects that are made belong to that process, and go with it when it is killed. The test
+ * says so around its own calls for a process that it is going to kill; within sim_step() the world knows by itself.
+ * NULL: nobody's. Returns who it was before.
+ */
+struct sim_process *sim_as(struct sim_process *process);
+
 /* SIGKILL. Peers on sim-mapped: are told by the kernel, on sim-stream: they see the end of the stream, on sim-window:
  * their work fails some time later. */
 void sim_kill(struct sim_process *process);
@@ -77,6 +84,19 @@ void sim_cut(struct sim_process *a, struct sim_process *b);
 /* Nothing goes through from `from` to `to` (NULL: all others) for that long; it arrives later. Not on sim-mapped:. */
 void sim_stall(struct sim_process *from, struct sim_process *to, uint64_t ns);
 void sim_set_chunks(enum sim_chunks chunks);
+
+/*
+ * Coroutines. `body` makes its loop and runs it, with a stack of its own; xenidc_loop_step() really sleeps there. sim_run()
+ * gives one of those who can run a turn: until it sleeps, returns, or loses the processor. False: nobody can (then
+ * sim_advance(), which knows when somebody will). A process that is killed never comes back from where it was.
+ */
+void sim_start(struct sim_process *process, void (*body)(struct sim_process *process, void *arg), void *arg);
+bool sim_run(void);
+bool sim_finished(const struct sim_process *process);
+/* One in so many accesses to shared memory costs the processor; one in so many wake-ups comes late. 0: none. */
+void sim_set_races(uint32_t lose_one_in, uint32_t delay_one_in);
+/* What happened so far, as one number: equal for equal runs. */
+uint64_t sim_hash(void);
 
 /* Memory: calls that allocated (also mappings, but those in place of another) so far, and what is left of them. */
 uint64_t sim_allocations(void);
