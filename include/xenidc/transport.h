@@ -17,8 +17,6 @@
  *   - Thread: the loop's. None may block (looking up a name in dial() and listen() is the exception). None may call
  *     back into the core synchronously, except process() and the handlers of the transport's own watches and timers,
  *     which make the upcalls below. xi_conn_lost() only marks: every op may call it.
- *   - A child of fork() only frees: there close(), fini() and unlisten() unmap and close descriptors, and do nothing to
- *     what these share with the parent (shutdown, epoll, socket files, queue pairs).
  *   - After reserve() succeeded no op allocates until close().
  *   - Errors: negative errno. Fatal trouble of a connection is reported with xi_conn_lost(), once, and by nothing else.
  *   - Peer input: copy once, check, then use; xi_conn_lost(PROTOCOL) on the first impossible value.
@@ -26,8 +24,9 @@
  *     xi_conn_priv() and xi_listener_priv().
  *   - process(), arm() and disarm() are called from dial() or adopt() on, in every state until close(): before the
  *     regions are exchanged there may be nothing to do, and arm() then leaves the waking to a watched descriptor.
- *   - In a child of fork() (xi_loop_forked()) only close() and fini() are called, to free what was inherited: nothing that
- *     the peer, or the parent, would notice (no shutdown, no doorbell, no unlink).
+ *   - In a child of fork() (xi_loop_forked()) only close(), fini() and unlisten() are called, to free what was
+ *     inherited: nothing that the peer, or the parent, would notice (no shutdown, no doorbell, no unlink, nothing done
+ *     to an epoll or a queue pair that both have).
  *   - close() is safe in every state, also after a failed dial() or reserve(); fini() follows it exactly once.
  */
 #ifndef XENIDC_TRANSPORT_H
@@ -96,8 +95,8 @@ struct xi_transport {
 	uint32_t caps;
 	size_t conn_size, listener_size;
 
-	/* Check the part of an address after "scheme:". `service`, XENIDC_SERVICE_MAX + 1 bytes, gets its /SERVICE or "".
-	 * Mandatory. Pure. -EINVAL, -ENAMETOOLONG, with `err` saying what is wrong where. */
+	/* Check the part of an address after "scheme:". `service`, XENIDC_SERVICE_MAX + 1 bytes, gets its /SERVICE or
+	 * "". Mandatory. Pure. -EINVAL, -ENAMETOOLONG, with `err` saying what is wrong where. */
 	int (*check)(const char *rest, char *service, struct xenidc_error *err);
 
 	/* --- listening. Mandatory both. listen(): bind and start to watch; `name` gets the address to hand out
@@ -105,8 +104,8 @@ struct xi_transport {
 	int (*listen)(struct xi_listener *listener, const char *rest, char *name, struct xenidc_error *err);
 	void (*unlisten)(struct xi_listener *listener);
 
-	/* --- connecting. dial(): start; xi_conn_dialled() or xi_conn_lost() follows. A failure that is known at once is
-	 * returned, with `err` filled in. Mandatory. */
+	/* --- connecting. dial(): start; xi_conn_dialled() or xi_conn_lost() follows. A failure that is known at once
+	 * is returned, with `err` filled in. Mandatory. */
 	int (*dial)(struct xi_conn *conn, const char *rest, struct xenidc_error *err);
 	/* Take over what xi_listener_incoming() brought (its `arg`) into a fresh conn. Cannot fail: the arg is owned by
 	 * the conn from here on. Hellos are reported from the next wake-up on. Mandatory. */
@@ -122,7 +121,8 @@ struct xi_transport {
 	/*
 	 * Reserve everything for the connection: tx region, landing memory, frame buffers; pinned and populated. After
 	 * it *tx_base and *rx_base (layout offsets apply; with MAP rx_base may still be NULL until import()) are valid
-	 * until close(). `flags`: XI_RESERVE_*. `err` names the limit, its value and the fix. -ENOMEM, -EAGAIN, -EMFILE. Mandatory.
+	 * until close(). `flags`: XI_RESERVE_*. `err` names the limit, its value and the fix. -ENOMEM, -EAGAIN,
+	 * -EMFILE. Mandatory.
 	 */
 	int (*reserve)(struct xi_conn *conn, const struct xi_layout *tx, const struct xi_layout *rx, uint32_t flags,
 		       uint8_t **tx_base, uint8_t **rx_base, struct xenidc_error *err);
@@ -164,11 +164,11 @@ struct xi_transport {
 	void (*forget)(struct xi_conn *conn, uint32_t slot);
 
 	/* --- progress.
-	 * process(): receive at most `budget` frames and make the upcalls for them; also push out what waits. Returns the
-	 * number of frames. Cheap when there is nothing. Called whenever the loop spins or wakes. Mandatory. */
+	 * process(): receive at most `budget` frames and make the upcalls for them; also push out what waits. Returns
+	 * the number of frames. Cheap when there is nothing. Called whenever the loop spins or wakes. Mandatory. */
 	unsigned (*process)(struct xi_conn *conn, unsigned budget);
-	/* Before the loop sleeps: make the peer notify us from now on; XI_BUSY if something is there already. `futex_ok`:
-	 * the loop can sleep on a futex word; otherwise the transport has to use its watched descriptor. Mandatory. */
+	/* Before the loop sleeps: make the peer notify us from now on; XI_BUSY if something is there already.
+	 * `futex_ok`: the loop can sleep on a futex word; otherwise the transport has to use its watched descriptor. Mandatory. */
 	int (*arm)(struct xi_conn *conn, bool futex_ok, struct xi_wait *wait);
 	/* After the sleep: notifications are not needed now. Mandatory. */
 	void (*disarm)(struct xi_conn *conn);
@@ -179,13 +179,14 @@ struct xi_transport {
 	void (*publish_dispatch)(struct xi_conn *conn, uint32_t sequence);
 	bool (*peer_dispatched)(struct xi_conn *conn, uint32_t *ret_sequence);
 	/*
-	 * Take everything back, now: peer memory mapped here is replaced in place by zero pages (tx_base and rx_base stay
-	 * readable until fini()), nothing more is received, notified or called back. Frames committed before may still
+	 * Take everything back, now: peer memory mapped here is replaced in place by zero pages (tx_base and rx_base
+	 * stay readable until fini()), nothing more is received, notified or called back. Frames committed before may still
 	 * be delivered if that needs nothing of us. 0, or XI_PENDING: xi_conn_closed() follows, soon and without the
 	 * peer's help (after T_close the core goes on without it, to fini()). Mandatory.
 	 */
 	int (*close)(struct xi_conn *conn);
-	/* Free all; also right after a close() that was pending (xi_conn_closed() then never follows). The region goes, or becomes a quarantine of the transport's own. Mandatory. */
+	/* Free all; also right after a close() that was pending (xi_conn_closed() then never follows). The region goes,
+	 * or becomes a quarantine of the transport's own. Mandatory. */
 	void (*fini)(struct xi_conn *conn);
 	/* Bytes and regions that earlier connections of `owner` still have in quarantine. Optional (default 0). `owner`
 	 * is the channel's key, xi_conn_owner(). */

@@ -147,8 +147,8 @@ void xenidc_loop_stop(xenidc_loop *loop);
  *     xenidc_loop_step(loop, 0);
  *
  * Nothing that happens after ARMED was returned is lost: the descriptor becomes readable. `*timeout_ns` is the time
- * until the next timer, -1 if there is none. The descriptor stays the loop's; do not read or close it. Both say -ECHILD,
- * arm also -EDEADLK inside a handler.
+ * until the next timer, -1 if there is none. The descriptor stays the loop's; do not read or close it. Both say
+ * -ECHILD, arm also -EDEADLK inside a handler.
  */
 enum xenidc_armed { XENIDC_ARMED = 0, XENIDC_BUSY = 1 };
 int xenidc_loop_fd(xenidc_loop *loop);
@@ -276,7 +276,7 @@ struct xenidc_peer {
  * Requests, replies, messages
  */
 
-/* A buffer: one slot of a class, for the client to fill (OUT) or to be filled by the peer (IN). A value, copy freely. */
+/* A buffer: one slot of a class, for the client to fill (OUT) or for the peer (IN). A value, copy freely. */
 enum xenidc_direction { XENIDC_OUT = 0, XENIDC_IN = 1 };
 struct xenidc_buffer {
 	void *data;        /* OUT: write here before submitting. IN: read here after the reply (const for MAP) */
@@ -570,8 +570,8 @@ struct xenidc_listener_options {
 	size_t size;
 	struct xenidc_channel_options channel; /* for accepted channels; retry is not used */
 	/*
-	 * Sees who is there before anything is reserved. Returns 0 to accept, or a negative errno to refuse. NULL: accept
-	 * whoever the transport lets in. Makes no other call of this library but xenidc_*_user().
+	 * Sees who is there before anything is reserved. Returns 0 to accept, or a negative errno to refuse. NULL:
+	 * accept whoever the transport lets in. Makes no other call of this library but xenidc_*_user().
 	 */
 	int (*accept)(xenidc_listener *listener, const struct xenidc_peer *peer, struct xenidc_accept *accept);
 	/* A channel was made and is about to be connected; from here on it is the client's, who frees it in or after
