@@ -168,7 +168,8 @@ struct xi_transport {
 	 * the number of frames. Cheap when there is nothing. Called whenever the loop spins or wakes. Mandatory. */
 	unsigned (*process)(struct xi_conn *conn, unsigned budget);
 	/* Before the loop sleeps: make the peer notify us from now on; XI_BUSY if something is there already.
-	 * `futex_ok`: the loop can sleep on a futex word; otherwise the transport has to use its watched descriptor. Mandatory. */
+	 * `futex_ok`: the loop can sleep on a futex word; otherwise the transport has to use its watched descriptor.
+	 * Mandatory. */
 	int (*arm)(struct xi_conn *conn, bool futex_ok, struct xi_wait *wait);
 	/* After the sleep: notifications are not needed now. Mandatory. */
 	void (*disarm)(struct xi_conn *conn);
@@ -180,9 +181,9 @@ struct xi_transport {
 	bool (*peer_dispatched)(struct xi_conn *conn, uint32_t *ret_sequence);
 	/*
 	 * Take everything back, now: peer memory mapped here is replaced in place by zero pages (tx_base and rx_base
-	 * stay readable until fini()), nothing more is received, notified or called back. Frames committed before may still
-	 * be delivered if that needs nothing of us. 0, or XI_PENDING: xi_conn_closed() follows, soon and without the
-	 * peer's help (after T_close the core goes on without it, to fini()). Mandatory.
+	 * stay readable until fini()), nothing more is received, notified or called back. Frames committed before may
+	 * still be delivered if that needs nothing of us. 0, or XI_PENDING: xi_conn_closed() follows, soon and without
+	 * the peer's help (after T_close the core goes on without it, to fini()). Mandatory.
 	 */
 	int (*close)(struct xi_conn *conn);
 	/* Free all; also right after a close() that was pending (xi_conn_closed() then never follows). The region goes,
