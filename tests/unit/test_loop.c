@@ -572,11 +572,14 @@ static void add_one(struct link *l)
 
 static void test_remove_while_looking(void)
 {
+	static uint8_t gone[sizeof(struct link)];
+	memset(gone, 0xee, sizeof(gone));
 	begin(XENIDC_WAIT_BLOCK);
 	for (int i = 0; i < 5; i++)
 		link_add(&links[i], true);
 	links[2].then = remove_self;
 	CHECK_EQ(xenidc_loop_step(loop, 0), 0);
+	CHECK_MEM(&links[2], gone, sizeof(gone));
 	link_add(&links[2], true);
 	CHECK_EQ(xenidc_loop_step(loop, 0), 0);
 	CHECK_EQ(links[4].looks, 2);
@@ -636,9 +639,10 @@ static void test_cold(void)
 }
 
 /* After a sleep every one is looked at, cold ones too. */
-static void ring_last(void)
+static void ring_all(void)
 {
-	links[60].events = 1;
+	for (int i = 0; i < 61; i++)
+		links[i].events = 1;
 }
 
 static void test_look_after_sleep(void)
@@ -648,8 +652,8 @@ static void test_look_after_sleep(void)
 		link_add(&links[i], true);
 	for (int i = 0; i < 3000; i++)
 		CHECK_EQ(xenidc_loop_step(loop, 0), 0);
-	m.while_asleep = ring_last;
-	CHECK_EQ(xenidc_loop_step(loop, -1), 1);
+	m.while_asleep = ring_all;
+	CHECK_EQ(xenidc_loop_step(loop, -1), 61);
 	CHECK_EQ(m.sleeps, 1);
 	for (int i = 0; i < 61; i++) {
 		CHECK_EQ(links[i].arms, 1);

@@ -183,6 +183,45 @@ static void test_watch_stop(void)
 }
 
 /* ------------------------------------------------------------------------------------------------------------------
+ * The waiter by itself
+ */
+static void test_wake_before_sleep(void)
+{
+	const struct xi_waiter *w = &xi_waiter_linux;
+	const uint32_t word = 7;
+	const struct xi_wait wait = { .futex = &word, .value = 7 };
+	void *priv = xi_os->alloc(w->size);
+	CHECK_EQ(w->init(priv, NULL), 0);
+	CHECK(w->futex_ok(priv, 1));
+	CHECK(!w->futex_ok(priv, 1000));
+	for (unsigned words = 0; words < 2; words++) {
+		/* It ends the next sleep, */
+		w->wake(priv);
+		w->wake(priv);
+		CHECK_EQ(w->sleep(priv, &wait, words, -1), 0);
+		/* and only that one. */
+		uint64_t start = check_now();
+		CHECK_EQ(w->sleep(priv, &wait, words, 2 * XI_MS), 0);
+		CHECK_OP(check_now() - start, >=, 2 * XI_MS);
+	}
+	/* Also if the sleep is a foreign loop's, and the wake was earlier than its first look at us. */
+	w->wake(priv);
+	struct pollfd p = { .fd = w->fd(priv), .events = POLLIN };
+	for (int i = 0; i < 3; i++) {
+		CHECK(!w->futex_ok(priv, 1));
+		CHECK_EQ(poll(&p, 1, -1), 1);
+		CHECK_EQ(w->look(priv), 0);
+		CHECK_EQ(poll(&p, 1, 0), 0);
+		w->wake(priv);
+	}
+	CHECK_EQ(w->sleep(priv, NULL, 0, -1), 0);
+	CHECK_EQ(poll(&p, 1, 0), 0);
+	w->fini(priv);
+	xi_os->free(priv);
+	CHECK_EQ(xi_alive(XI_OBJECT_FD), 0);
+}
+
+/* ------------------------------------------------------------------------------------------------------------------
  * Posts from other threads
  */
 enum { THREADS = 3, NODES = 2000 };
@@ -471,23 +510,24 @@ static void test_no_lost_foreign(void)
 	sleeps_of_links(5, true, false, XENIDC_WAIT_BLOCK, poll_for_ever);
 }
 
-/* A post ends a sleep on futex words as well, and a lazy descriptor waits no longer than it may. */
+/* A lazy descriptor may have to wait while the loop sleeps on a futex, but not for long. */
 static void test_futex_tier(void)
 {
+	unsigned waited = 0;
 	begin(XENIDC_WAIT_BLOCK);
 	link_add(&links[0], true, true);
-	run_sends(1, step_for_ever);
-	for (int i = 0; i < 20; i++) {
+	/* A crowded machine may make the loop look idle, so it can take several tries. */
+	while (waited < 5) {
+		for (int i = 0; i < 2; i++) {
+			link_send(&links[0]);
+			step_for_ever();
+		}
 		links[0].by_futex = 0;
-		link_send(&links[0]);
-		step_for_ever();
-		link_send(&links[0]);
-		step_for_ever();
 		ring(links[0].bell);
 		uint64_t start = check_now();
 		step_for_ever();
-		CHECK_OP(links[0].by_futex, >=, 1u);
-		CHECK_OP(check_now() - start, <, check_factor() * 20 * XI_FUTEX_TIER);
+		CHECK_OP(check_now() - start, <, check_factor() * XI_SECOND);
+		waited += links[0].by_futex > 0;
 	}
 	link_remove(&links[0]);
 	end();
@@ -556,7 +596,7 @@ static void test_fork(void)
 	end();
 }
 
-CHECK_MAIN(TEST(test_no_room), TEST(test_watch), TEST(test_watch_stop), TEST(test_post_block), TEST(test_post_adaptive),
-	   TEST(test_post_spin), TEST(test_no_lost_post), TEST(test_no_lost_post_foreign), TEST(test_no_lost_futex),
-	   TEST(test_no_lost_bell), TEST(test_no_lost_foreign), TEST(test_futex_tier), TEST(test_idle),
-	   TEST(test_interrupted), TEST(test_fork))
+CHECK_MAIN(TEST(test_no_room), TEST(test_watch), TEST(test_watch_stop), TEST(test_wake_before_sleep),
+	   TEST(test_post_block), TEST(test_post_adaptive), TEST(test_post_spin), TEST(test_no_lost_post),
+	   TEST(test_no_lost_post_foreign), TEST(test_no_lost_futex), TEST(test_no_lost_bell),
+	   TEST(test_no_lost_foreign), TEST(test_futex_tier), TEST(test_idle), TEST(test_interrupted), TEST(test_fork))
