@@ -24,8 +24,8 @@
  *     fini:          fini()
  *   close and fini come in every state; export may come before import or after it, and only once each.
  *
- * RULES: those for ops at the top of transport.h hold for every op here. No op calls back into local.c; the domain's own
- * watches and timers do, with the functions at the end. In a forked child only region_zero() and fini() are called.
+ * RULES: those for ops at the top of transport.h hold for every op here. No op calls back into local.c; the domain's
+ * own watches and timers do, with the functions at the end. In a forked child only region_zero() and fini() are called.
  */
 #ifndef XI_LOCAL_DOMAIN_H
 #define XI_LOCAL_DOMAIN_H
@@ -57,27 +57,27 @@ struct xi_domain {
 	/* Write what the peer's region_import() reads; at most XI_EXPORT_MAX bytes. */
 	void (*region_export)(struct xi_local *local, struct xi_writer *w);
 	/*
-	 * Check and map the peer's region: `bytes` of it, page-aligned, readable and not writable for us, populated, such
-	 * that no later act of the peer can make an access to it fault. It stays at *ret_base until fini(). Whatever does
-	 * not hold is refused: -EPROTO, -EACCES, -ENOMEM, with `err` saying which of them. On failure nothing is left.
-	 * It is the last op of a connect: the domain may take the connect messages as through.
+	 * Check and map the peer's region: `bytes` of it, page-aligned, readable and not writable for us, populated,
+	 * such that no later act of the peer can make an access to it fault. It stays at *ret_base until fini().
+	 * Whatever does not hold is refused: -EPROTO, -EACCES, -ENOMEM, with `err` saying which of them. On failure
+	 * nothing is left. It is the last op of a connect: the domain may take the connect messages as through.
 	 */
 	int (*region_import)(struct xi_local *local, struct xi_reader *r, uint64_t bytes, const uint8_t **ret_base,
 			     struct xenidc_error *err);
 	/*
-	 * Replace the mapping of the peer's region in place by pages of zeros that are ours (readable until fini()): from
-	 * the return on we do not see the peer's memory, nor hold it. Without a successful region_import(): nothing to
-	 * do. Cannot fail.
+	 * Replace the mapping of the peer's region in place by pages of zeros that are ours (readable until fini()):
+	 * from the return on we do not see the peer's memory, nor hold it. Without a successful region_import():
+	 * nothing to do. Cannot fail.
 	 */
 	void (*region_zero)(struct xi_local *local);
 
 	/*
 	 * --- Notification. Both are called only after publishing, with a full fence in between, when the peer's event
-	 * word asks for it. Neither may wait; one that cannot be delivered because the peer has enough of them waiting may
-	 * be dropped.
+	 * word asks for it. Neither may wait; one that cannot be delivered because the peer has enough of them waiting
+	 * may be dropped.
 	 * wake(): wake whoever sleeps on `word`, which lies in our region (the peer sleeps on the same word of its
-	 * read-only mapping, as long as it has the value that it last saw). NULL: the domain cannot, and the peer, being
-	 * of the same domain, never asks; arm() then always uses the doorbell.
+	 * read-only mapping, as long as it has the value that it last saw). NULL: the domain cannot, and the peer,
+	 * being of the same domain, never asks; arm() then always uses the doorbell.
 	 * ring(): ring the peer's doorbell; the peer's domain calls xi_local_rang(). Mandatory.
 	 */
 	void (*wake)(struct xi_local *local, uint32_t *word);
@@ -85,20 +85,21 @@ struct xi_domain {
 
 	/*
 	 * --- The end. Mandatory.
-	 * hang_up(): let the peer's domain notice, at once, that we are no longer there (it reports XI_LOCAL_HUNG_UP); stop
-	 * all watches and timers of this connection. Called in close(), after region_zero(): for the peer it is also the
-	 * sign that we let go of its memory.
+	 * hang_up(): let the peer's domain notice, at once, that we are no longer there (it reports XI_LOCAL_HUNG_UP);
+	 * stop all watches and timers of this connection. Called in close(), after region_zero(): for the peer it is
+	 * also the sign that we let go of its memory.
 	 */
 	void (*hang_up)(struct xi_local *local);
-	/* Report the end by xi_conn_lost(), with PEER_DIED or LOST and the domain's own words: it knows who the peer was.
-	 * Called once, after everything that the peer published has been handed up: from process(), or from
+	/* Report the end by xi_conn_lost(), with PEER_DIED or LOST and the domain's own words: it knows who the peer
+	 * was. Called once, after everything that the peer published has been handed up: from process(), or from
 	 * xi_local_gone() before frames flow. */
 	void (*over)(struct xi_local *local, enum xi_local_end how);
 	/*
 	 * Free everything. If the peer provably let go of our region (it hung up after we did, or before; or died), the
-	 * region is gone now. Else a record of it remains, charged to xi_conn_owner() as it was in region_make(), counted
-	 * as XI_OBJECT_QUARANTINE and told by the transport's quarantine(), until the peer lets go or the loop is freed;
-	 * it must not need an allocation. In a forked child only this process's share is freed, and no record is made.
+	 * region is gone now. Else a record of it remains, charged to xi_conn_owner() as it was in region_make(),
+	 * counted as XI_OBJECT_QUARANTINE and told by the transport's quarantine(), until the peer lets go or the loop
+	 * is freed; it must not need an allocation. In a forked child only this process's share is freed, and no record
+	 * is made.
 	 */
 	void (*fini)(struct xi_local *local);
 };

@@ -65,7 +65,8 @@ bool xi_ring_open_rx(struct xi_ring *ring, const uint8_t *base, const struct xi_
 /* Before the peer's memory goes: keeps what is wanted of it, and looks at it no more. */
 void xi_ring_close_rx(struct xi_ring *ring);
 
-/* Publish a frame (4-byte aligned; the bytes up to the next multiple of 64 less 4 are readable). Its position, from 1. */
+/* Publish a frame (4-byte aligned; the bytes up to the next multiple of 64 less 4 are readable). Its position, from
+ * 1. */
 uint64_t xi_ring_put(struct xi_ring *ring, const uint8_t *frame, uint32_t length);
 /* After a batch of xi_ring_put(): how to notify the peer. WAKE: *ret_word is the word of ours that it sleeps on. */
 enum xi_ring_notify xi_ring_flush(struct xi_ring *ring, uint32_t **ret_word);

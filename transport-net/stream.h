@@ -19,8 +19,8 @@
  *
  * Sending: frames go in the order of their commits; the data that a frame announced follow it in DATA frames, round
  * robin over frames with data left; whatever frame waits goes before the next DATA frame (but after XI_BULK_MAX bytes
- * of frames one DATA frame has its turn). Nothing is given to the pipe more than once; what it does not take stays here,
- * where it can be retracted, dropped or overtaken.
+ * of frames one DATA frame has its turn). Nothing is given to the pipe more than once; what it does not take stays
+ * here, where it can be retracted, dropped or overtaken.
  *
  * Receiving: frames are parsed in a staging buffer; bulk is received into its landing slot directly, but for the first
  * bytes that came along with its header. A connect message is read to its end and no byte further.
@@ -40,23 +40,23 @@ struct xi_stream;
 struct xi_pipe {
 	/*
 	 * Take some bytes from the front of the gather; n >= 1, not empty in sum. Returns how many were taken, at least
-	 * one; less than all means that it takes no more now, as -EAGAIN does: xi_stream_writable() is to be called when
-	 * that may have changed (see wait()). -ENOBUFS: short of memory; the engine tries again by itself, by timer.
-	 * Any other negative errno: the way out is broken for good; it is not called again.
+	 * one; less than all means that it takes no more now, as -EAGAIN does: xi_stream_writable() is to be called
+	 * when that may have changed (see wait()). -ENOBUFS: short of memory; the engine tries again by itself, by
+	 * timer. Any other negative errno: the way out is broken for good; it is not called again.
 	 */
 	ssize_t (*send)(struct xi_stream *s, const struct iovec *iov, unsigned n);
 	/*
-	 * Bring some bytes into the scatter; n >= 1, not empty in sum. Returns how many, at least one; 0: the end of the
-	 * stream; -EAGAIN: nothing is there now; any other negative errno: broken for good. Fewer bytes than asked for
-	 * means that probably nothing more is there now (the engine then does not ask again in this process()).
+	 * Bring some bytes into the scatter; n >= 1, not empty in sum. Returns how many, at least one; 0: the end of
+	 * the stream; -EAGAIN: nothing is there now; any other negative errno: broken for good. Fewer bytes than asked
+	 * for means that probably nothing more is there now (the engine then does not ask again in this process()).
 	 */
 	ssize_t (*recv)(struct xi_stream *s, const struct iovec *iov, unsigned n);
 	/* The engine waits (true) for room to send, or no longer does (false). Called only when it changes. */
 	void (*wait)(struct xi_stream *s, bool for_room);
 	/*
-	 * The stream is over: `error` is what recv() or send() gave, 0 for an end in order. Called once, from process(),
-	 * after everything that was received has been handed up. The provider calls xi_conn_lost() with LOST and its
-	 * own words: it knows who the peer was.
+	 * The stream is over: `error` is what recv() or send() gave, 0 for an end in order. Called once, from
+	 * process(), after everything that was received has been handed up. The provider calls xi_conn_lost() with LOST
+	 * and its own words: it knows who the peer was.
 	 */
 	void (*over)(struct xi_stream *s, int error);
 };

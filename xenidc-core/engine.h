@@ -336,8 +336,8 @@ void xi_buffers_release(struct xi_conn *conn, const struct xi_out_ref *ref);
 void xi_writable(struct xi_conn *conn);
 
 /* --- landing.c */
-/* Data for [offset, offset + length) of rx slot `slot` are announced: they come by themselves, or are fetched. Returns 1
- * if they are still on their way, 0 if they are here, or negative (ended). */
+/* Data for [offset, offset + length) of rx slot `slot` are announced: they come by themselves, or are fetched. Returns
+ * 1 if they are still on their way, 0 if they are here, or negative (ended). */
 int xi_landing_expect(struct xi_conn *conn, uint32_t slot, uint16_t owner, uint32_t offset, uint32_t length);
 void xi_landing_forget(struct xi_conn *conn, uint32_t slot);
 

@@ -268,7 +268,8 @@ static void on_refuse(struct xi_conn *conn, struct xi_hello *h)
 	enum xenidc_reason reason = (enum xenidc_reason)h->reason;
 
 	XI_ASSERT(conn->channel && conn->phase == XI_PHASE_OFFERED);
-	/* One that shares no version with us wrote its reason as that version does; but there is only one that it can be. */
+	/* One that shares no version with us wrote its reason as that version does; but there is only one that it can
+	 * be. */
 	if (!agree_on_version(conn, h)) {
 		reason = XENIDC_REASON_VERSION;
 		snprintf(h->text, sizeof(h->text), "this side speaks protocol %u to %u, the other %u to %u",

@@ -29,7 +29,8 @@
 #define LOOK_GAP ((uint64_t)5000)
 #define LOOK_GAP_BUSY ((uint64_t)50000)
 #define LOOK_GAP_LAZY ((uint64_t)200000)
-/* A connection is cold after so many empty looks, if there are more than a few; so many cold ones have a turn a pass. */
+/* A connection is cold after so many empty looks, if there are more than a few; so many cold ones have a turn a
+ * pass. */
 #define COLD_LOOKS 1024
 #define HOT_FEW 4
 #define COLD_TURN 2

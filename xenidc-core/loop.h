@@ -27,9 +27,9 @@ struct xi_pollable {
 void xi_loop_poll_add(xenidc_loop *loop, struct xi_pollable *p);
 void xi_loop_poll_remove(xenidc_loop *loop, struct xi_pollable *p);
 
-/* Work that the core put off, so that no handler runs inside the call that caused it. Runs at the end of this step, or at
- * the start of the next; a task may queue itself or others again (they run in the same step, at most XI_PROCESS_BUDGET
- * times). It may cancel or free any task, itself too. */
+/* Work that the core put off, so that no handler runs inside the call that caused it. Runs at the end of this step, or
+ * at the start of the next; a task may queue itself or others again (they run in the same step, at most
+ * XI_PROCESS_BUDGET times). It may cancel or free any task, itself too. */
 struct xi_task {
 	struct xi_list link;
 	void (*run)(struct xi_task *task);
@@ -63,8 +63,8 @@ void xi_loop_member_remove(struct xi_member *m);
 
 /*
  * A watch that can wait a little: the descriptor tells of deaths and rings while the loop sleeps, and what it carries
- * is found by process() otherwise. A loop that only has such watches sleeps on futex words while it is busy, and looks at
- * the descriptors at the latest XI_FUTEX_TIER later. A watch is not lazy until this is called.
+ * is found by process() otherwise. A loop that only has such watches sleeps on futex words while it is busy, and looks
+ * at the descriptors at the latest XI_FUTEX_TIER later. A watch is not lazy until this is called.
  */
 void xi_loop_watch_lazy(struct xenidc_watch *watch, bool lazy);
 

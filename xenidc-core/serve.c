@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Requests of the peer's: taken in order, dispatched when their data are complete, answered whenever the client likes. */
+/* Requests of the peer's: taken in order, dispatched when their data are complete, answered whenever the client
+ * likes. */
 #include <errno.h>
 #include <string.h>
 

@@ -425,8 +425,8 @@ static void expire(struct xi_conn *conn, struct xi_out *out)
 }
 
 /*
- * End those whose time is over. `done` may submit and cancel, so the list is walked again from its start after each; all
- * that expire are expired by one look at the clock, so that this ends.
+ * End those whose time is over. `done` may submit and cancel, so the list is walked again from its start after each;
+ * all that expire are expired by one look at the clock, so that this ends.
  */
 void xi_out_check_deadlines(struct xi_conn *conn)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A peer that is stopped, then killed, with more requests on their way than a kernel holds for it. What never left this
- * process is known not to be executed (tcp); what its handler had not seen is, too, once the kernel says that it is dead
- * and its dispatch index is final (shm).
+ * process is known not to be executed (tcp); what its handler had not seen is, too, once the kernel says that it is
+ * dead and its dispatch index is final (shm).
  */
 #include <signal.h>
 #include <stdio.h>

@@ -47,7 +47,8 @@ void target_turn(struct target *t);
 void target_dial(struct target *t, const char *address);
 /* Is it up? Turns the loop until then; fails when it takes too long. */
 void target_up(struct target *t);
-/* It has ended, or ends soon, by `reason`; by its own word. The channel is gone afterwards, and nothing is left of it. */
+/* It has ended, or ends soon, by `reason`; by its own word. The channel is gone afterwards, and nothing is left of
+ * it. */
 void target_ended(struct target *t, enum xenidc_reason reason);
 /* As above, whatever the reason was. */
 void target_over(struct target *t);

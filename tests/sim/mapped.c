@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * sim-mapped: a domain for transport-local. Shared memory is memory that is mapped twice here, so that it can be lost by
- * one side alone; futex and doorbell are the world's, and may come late.
+ * sim-mapped: a domain for transport-local. Shared memory is memory that is mapped twice here, so that it can be lost
+ * by one side alone; futex and doorbell are the world's, and may come late.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -132,8 +132,8 @@ struct sim_link {
 	bool connected, refused, broken; /* broken: nothing goes through any more */
 	bool silent;                     /* the end of one side does not show at the other */
 	struct sim_event connect;
-	/* The transport's: something has arrived at this end, or it was connected, refused, broken, or ended by the other
-	 * side. Not called for an end that is closed. */
+	/* The transport's: something has arrived at this end, or it was connected, refused, broken, or ended by the
+	 * other side. Not called for an end that is closed. */
 	void (*arrived)(struct sim_end *end);
 	/* The transport's: this end is about to be closed, perhaps since its process died. Optional. */
 	void (*closing)(struct sim_end *end);

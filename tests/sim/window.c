@@ -2,10 +2,10 @@
 /*
  * sim-window: queue pairs as network cards have them, in the small.
  *
- * Work is posted to a bounded queue and completes when the other card has done it. A frame needs a buffer that was posted
- * before it arrives. Slots are reached by reading them from afar, through a window: a key for the slot pieces of one
- * frame. The window of a request is closed by its reply, which carries one invalidation; a reader who comes later breaks
- * the connection, as does an invalidation of what is no window. The cards do all this, while their processes do
+ * Work is posted to a bounded queue and completes when the other card has done it. A frame needs a buffer that was
+ * posted before it arrives. Slots are reached by reading them from afar, through a window: a key for the slot pieces of
+ * one frame. The window of a request is closed by its reply, which carries one invalidation; a reader who comes later
+ * breaks the connection, as does an invalidation of what is no window. The cards do all this, while their processes do
  * whatever they do: window_arrived() is the card.
  */
 #include <errno.h>

@@ -86,9 +86,9 @@ void sim_stall(struct sim_process *from, struct sim_process *to, uint64_t ns);
 void sim_set_chunks(enum sim_chunks chunks);
 
 /*
- * Coroutines. `body` makes its loop and runs it, with a stack of its own; xenidc_loop_step() really sleeps there. sim_run()
- * gives one of those who can run a turn: until it sleeps, returns, or loses the processor. False: nobody can (then
- * sim_advance(), which knows when somebody will). A process that is killed never comes back from where it was.
+ * Coroutines. `body` makes its loop and runs it, with a stack of its own; xenidc_loop_step() really sleeps there.
+ * sim_run() gives one of those who can run a turn: until it sleeps, returns, or loses the processor. False: nobody can
+ * (then sim_advance(), which knows when somebody will). A process that is killed never comes back from where it was.
  */
 void sim_start(struct sim_process *process, void (*body)(struct sim_process *process, void *arg), void *arg);
 bool sim_run(void);

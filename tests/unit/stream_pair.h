@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For tests of the byte-stream engine: it stands between two stubs of the core and two pipes in memory that cut and join bytes anyhow.
+ * For tests of the byte-stream engine: it stands between two stubs of the core and two pipes in memory that cut and
+ * join bytes anyhow.
  *
  * Each frame says in its body which pieces of data it announces, so that the receiving stub knows what to expect; the
  * data of a slot are a function of slot, offset and round.

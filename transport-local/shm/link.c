@@ -111,8 +111,8 @@ static void protocol(struct xi_shm_link *link, const char *what)
 
 /* --- Receiving */
 
-/* Take the descriptors out of what was received. -EPROTO: it has some that are none of ours, or too many; -EMFILE: it had
- * one, but there is no room for it here. */
+/* Take the descriptors out of what was received. -EPROTO: it has some that are none of ours, or too many; -EMFILE: it
+ * had one, but there is no room for it here. */
 static int take_rights(struct xi_shm_link *link, struct msghdr *m)
 {
 	struct cmsghdr *c = CMSG_FIRSTHDR(m);

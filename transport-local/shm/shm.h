@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * shm - two processes of one machine. They meet at a socket (SOCK_SEQPACKET) in a directory that only its owner can
- * enter. On it travel the connect messages, a packet each, and with ACCEPT and READY one descriptor, a sealed memfd with
- * the sender's region; later it is the doorbell (packets of one byte), and its end is the news that the other side hung
- * up. The death of the other process comes by a pidfd.
+ * enter. On it travel the connect messages, a packet each, and with ACCEPT and READY one descriptor, a sealed memfd
+ * with the sender's region; later it is the doorbell (packets of one byte), and its end is the news that the other side
+ * hung up. The death of the other process comes by a pidfd.
  *
  *     shm.c     the transport and its listener       place.c   where the socket stands, and whose it is
  *     link.c    what connects two processes          region.c  memfds: ours and the peer's

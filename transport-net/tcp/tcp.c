@@ -18,8 +18,8 @@
 #include "xenidc-core/loop.h"
 
 /*
- * What the kernel may hold of ours that is not on its way yet: two DATA frames. A CANCEL waits behind no more than that,
- * however much bulk was submitted before it, and a socket never runs dry between two looks.
+ * What the kernel may hold of ours that is not on its way yet: two DATA frames. A CANCEL waits behind no more than
+ * that, however much bulk was submitted before it, and a socket never runs dry between two looks.
  */
 #define UNSENT_MAX (2 * XI_BULK_MAX)
 

@@ -6,7 +6,8 @@
 /* Prints the condition and its place to stderr, then aborts. */
 _Noreturn void xi_assert_failed(const char *condition, const char *file, int line);
 
-/* Always on: cheap, and worth stopping for. Counting branches that are taken, the failing side of an assertion is none. */
+/* Always on: cheap, and worth stopping for. Counting branches that are taken, the failing side of an assertion is
+ * none. */
 #ifdef XI_COVERAGE
 #define XI_ASSERT(condition) ((void)sizeof(condition))
 #else

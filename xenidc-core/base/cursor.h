@@ -85,8 +85,8 @@ XI_CURSOR_INTEGER(u16, uint16_t)
 XI_CURSOR_INTEGER(u32, uint32_t)
 XI_CURSOR_INTEGER(u64, uint64_t)
 
-/* u16 length and bytes. Writing: what is longer than `max` is cut. Reading: copies to `to` (max + 1 bytes) with a closing
- * NUL; what is longer than `max`, or holds a NUL, is bad and reads as "". */
+/* u16 length and bytes. Writing: what is longer than `max` is cut. Reading: copies to `to` (max + 1 bytes) with a
+ * closing NUL; what is longer than `max`, or holds a NUL, is bad and reads as "". */
 void xi_put_text(struct xi_writer *w, const char *text, size_t max);
 void xi_get_text(struct xi_reader *r, char *to, size_t max);
 

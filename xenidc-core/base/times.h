@@ -21,7 +21,8 @@
 #define XI_SUSPEND_JUMP (2 * XI_SECOND)
 /* ADAPTIVE: the longest look before a sleep. */
 #define XI_SPIN_MAX (50 * (uint64_t)1000)
-/* Sleeps of a busy loop may leave lazy descriptors unseen for this long; it is what a wake-up by futex saves, times 200. */
+/* Sleeps of a busy loop may leave lazy descriptors unseen for this long; it is what a wake-up by futex saves, times
+ * 200. */
 #define XI_FUTEX_TIER (5 * XI_MS)
 /* A peer hung up without a word: how long the news of its death, which comes another way, is waited for. */
 #define XI_DEATH_GRACE (200 * XI_MS)

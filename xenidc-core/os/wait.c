@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How a loop sleeps on Linux: on futex words (quick to wake, but blind for descriptors) or in epoll. Whether the wake-up
- * of wake() has to be a futex, a byte in the eventfd or nothing, `mode` says; `word` is 1 from a wake() until the sleep
- * that it ends has ended.
+ * How a loop sleeps on Linux: on futex words (quick to wake, but blind for descriptors) or in epoll. Whether the
+ * wake-up of wake() has to be a futex, a byte in the eventfd or nothing, `mode` says; `word` is 1 from a wake() until
+ * the sleep that it ends has ended.
  */
 #include <errno.h>
 #include <stdatomic.h>
