@@ -127,7 +127,8 @@ int xi_stream_reserve(struct xi_conn *conn, const struct xi_layout *tx, const st
 		return xi_error(err, error, XENIDC_REASON_RESOURCE,
 				"cannot reserve %llu kB of memory for a channel (%s); lower its budget, or allow this "
 				"process more memory (`ulimit -v`, a memory limit of its control group)",
-				(unsigned long long)((tx->bytes + rx->bytes) >> 10), strerror(-error));
+				(unsigned long long)((tx->bytes + rx->bytes) >> 10),
+				error == -ENOMEM ? "out of memory" : "refused by the kernel");
 	}
 	xi_stream_send_init(s);
 	*tx_base = s->tx_map;
