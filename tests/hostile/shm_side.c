@@ -18,6 +18,7 @@
 #define LIMIT_NS 3000000000u
 #define EVENT_WORD 64
 #define MODE_DOORBELL 2u
+#define MODE_CLOSED ((uint64_t)3)
 
 static uint64_t limit(void)
 {
@@ -104,8 +105,11 @@ void shm_close_link(struct link *l)
 	struct shm_side *s = l->shm;
 
 	drop_fds(s);
-	if (s->own)
+	if (s->own) {
+		/* "I have ended": otherwise the target waits a while for the news of a death. */
+		__atomic_store_n((uint64_t *)(void *)(s->own + EVENT_WORD), MODE_CLOSED << 32, __ATOMIC_RELEASE);
 		munmap(s->own, s->tx.bytes);
+	}
 	if (s->peer)
 		munmap((void *)(uintptr_t)s->peer, s->rx.bytes);
 	if (s->memfd >= 0)
@@ -223,9 +227,14 @@ void shm_make_region(struct link *l)
 
 uint32_t shm_export(struct link *l, uint8_t *region)
 {
+	const uint8_t format[4] = { 1 };
+
 	shm_make_region(l);
-	(void)region;
-	return 0;
+	memcpy(region, format, 4);
+	memset(region + 4, 0, 8);
+	for (int i = 0; i < 4; i++)
+		region[4 + i] = (uint8_t)(l->shm->tx.bytes >> 8 * i);
+	return 12;
 }
 
 void shm_import(struct link *l, const struct raw_bytes *hello)
@@ -233,11 +242,16 @@ void shm_import(struct link *l, const struct raw_bytes *hello)
 	struct shm_side *s = l->shm;
 	const int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
 	struct stat st;
+	const uint8_t *section;
 	uint32_t length;
 
-	CHECK(raw_find(hello->b, hello->n, RAW_TRANSPORT, &length));
+	section = raw_find(hello->b, hello->n, RAW_TRANSPORT, &length);
+	CHECK(section && length == 12);
+	CHECK_EQ(raw_get32(section), 1);
+	CHECK_EQ(raw_get32(section + 4), s->rx.bytes);
+	CHECK_EQ(raw_get32(section + 8), 0);
 	CHECK_EQ(s->nfds, 1);
-	CHECK_EQ(fcntl(s->fds[0], F_GET_SEALS), wanted);
+	CHECK_EQ(fcntl(s->fds[0], F_GET_SEALS) & wanted, wanted);
 	CHECK_EQ(fstat(s->fds[0], &st), 0);
 	CHECK_EQ(st.st_size, s->rx.bytes);
 	/* The descriptor that it hands out lets nobody write. */
