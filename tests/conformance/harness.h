@@ -50,6 +50,7 @@ struct column {
 
 struct pair;
 struct end;
+struct pollfd;
 struct sim_process;
 
 /* What a case does when a handler runs; NULL: the end remembers it, and holds the request. */
@@ -237,6 +238,17 @@ void column_address(const struct column *column, char *text);
 /* Connect messages to addresses of this scheme (in place of the column's) pass through `alter`. */
 extern const char *const altered_scheme;
 void column_alter(void (*alter)(uint8_t *bytes, uint32_t length));
+
+/* Something stands between the ends from now on, and cuts the stream into single bytes if `one_byte` (relay.c). */
+void relay_begin(struct pair *p, bool one_byte);
+/* The next connection is broken off after that many bytes, in a simulated world after so many steps. */
+void relay_cut(struct pair *p, uint64_t left);
+/* The way to the server ends, the way back does not. */
+void relay_shut(struct pair *p);
+void relay_end(struct pair *p);
+/* For pair_step(). */
+bool relay_pump(struct pair *p);
+unsigned relay_fds(struct pair *p, struct pollfd *fds);
 
 /* From on to off every allocation is a failure, and says where it was. */
 void alloc_forbid(bool on);

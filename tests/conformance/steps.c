@@ -50,13 +50,13 @@ static unsigned step_end(struct end *end)
 
 bool pair_step(struct pair *p)
 {
-	unsigned n;
+	bool moved = relay_pump(p);
 
 	if (p->column->simulated)
 		return sim_step() > 0;
 	hear_server(p);
-	n = step_end(&p->server);
-	return n + step_end(&p->client) > 0;
+	moved = step_end(&p->server) > 0 || moved;
+	return step_end(&p->client) > 0 || moved;
 }
 
 /* Add a loop to what is waited for. False: it has something to do already. */
@@ -77,13 +77,14 @@ static bool arm(struct end *end, struct pollfd *fds, unsigned *count, int64_t *t
 /* Nothing is ready: wait as a program with a loop of its own would, for at most `most_ns`. */
 static void sleep_in_poll(struct pair *p, int64_t most_ns)
 {
-	struct pollfd fds[3];
+	struct pollfd fds[6];
 	unsigned count = 0;
 	struct timespec timeout;
 	int n;
 
 	if (!arm(&p->server, fds, &count, &most_ns) || !arm(&p->client, fds, &count, &most_ns))
 		return;
+	count += relay_fds(p, &fds[count]);
 	if (p->process)
 		fds[count++] = (struct pollfd){ .fd = p->to_client, .events = POLLIN };
 	timeout = (struct timespec){ .tv_sec = most_ns / (int64_t)SECOND, .tv_nsec = most_ns % (int64_t)SECOND };
