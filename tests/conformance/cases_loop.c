@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Loops, threads and processes, as far as they touch channels. */
+#define _GNU_SOURCE
 #include "harness.h"
 
 #include <errno.h>
