@@ -81,7 +81,11 @@ static ssize_t pipe_recv(struct xi_stream *s, const struct iovec *iov, unsigned 
 
 static void pipe_wait(struct xi_stream *s, bool for_room)
 {
-	(void)xenidc_watch_change(&tcp_of(s)->watch, for_room ? POLLIN | POLLOUT : POLLIN);
+	struct xenidc_watch *watch = &tcp_of(s)->watch;
+
+	/* Stopped by close(), or never started for want of memory: then nothing is awaited any more. */
+	if (watch->loop)
+		(void)xenidc_watch_change(watch, for_room ? POLLIN | POLLOUT : POLLIN);
 }
 
 static void pipe_over(struct xi_stream *s, int error)
