@@ -546,7 +546,7 @@ static struct link links[100];
 static void remove_self(struct link *l)
 {
 	link_remove(l);
-	memset(l, 0xee, sizeof(*l));
+	memset(l, 0, sizeof(*l));
 }
 static void remove_neighbours(struct link *l)
 {
@@ -572,8 +572,7 @@ static void add_one(struct link *l)
 
 static void test_remove_while_looking(void)
 {
-	static uint8_t gone[sizeof(struct link)];
-	memset(gone, 0xee, sizeof(gone));
+	static const uint8_t gone[sizeof(struct link)];
 	begin(XENIDC_WAIT_BLOCK);
 	for (int i = 0; i < 5; i++)
 		link_add(&links[i], true);
