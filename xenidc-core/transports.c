@@ -68,7 +68,7 @@ static void diagnose_host(xenidc_diagnose_line *line, void *user)
 	int cpus = xi_os->cpus();
 
 	XI_ASSERT(cpus > 0);
-	snprintf(text, sizeof(text), "%d processors for this process", cpus);
+	snprintf(text, sizeof(text), "%d processors are online", cpus);
 	line(user, "host", cpus > 1 ? 0 : 1, text,
 	     cpus > 1 ? NULL
 		      : "both ends of a channel share one processor: `spin` only costs, use `adaptive` or `block`");

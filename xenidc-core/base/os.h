@@ -77,7 +77,7 @@ struct xi_os {
 	int (*flock)(int fd, int operation);
 	const char *(*getenv)(const char *name);
 	uid_t (*geteuid)(void);
-	int (*cpus)(void);               /* that this process may run on */
+	int (*cpus)(void);               /* online, whether or not we may use them all */
 	uint64_t (*memlock_limit)(void); /* RLIMIT_MEMLOCK, ~0 for none */
 };
 

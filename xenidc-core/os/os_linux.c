@@ -8,7 +8,6 @@
 #include <linux/futex.h>
 #include <linux/magic.h>
 #include <netdb.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -360,11 +359,9 @@ static uid_t os_geteuid(void)
 
 static int os_cpus(void)
 {
-	cpu_set_t set;
-	if (sched_getaffinity(0, sizeof(set), &set) == 0)
-		return CPU_COUNT(&set);
-	/* More processors than the set holds: certainly more than one. */
-	return CPU_SETSIZE;
+	/* Not those of our own affinity mask: who is pinned to one core has the peer on another one. */
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	return n > 0 ? (int)n : 1;
 }
 
 static uint64_t os_memlock_limit(void)
