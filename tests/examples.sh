@@ -45,7 +45,7 @@ ask() {
 # finish: what serves ends by itself when its client is gone, or does not.
 finish() {
 	[ "$1" = itself ] || kill "$pid"
-	wait "$pid"
+	{ wait "$pid"; } 2>/dev/null
 	code=$?
 	pid=
 	[ "$1" != itself ] || [ $code -eq 0 ] && return 0
@@ -59,8 +59,7 @@ both() {
 		ask '16384 sectors written, read back and compared' "$dir/block-front" "$at" && finish killed ||
 		failed=1
 	if [ -n "$pid" ]; then
-		kill "$pid" 2>/dev/null
-		wait "$pid"
+		{ kill "$pid" && wait "$pid"; } 2>/dev/null
 		pid=
 	fi
 }
