@@ -363,10 +363,9 @@ int xenidc_channel_close(xenidc_channel *channel, uint64_t linger_ns)
 
 void xenidc_channel_free(xenidc_channel *channel)
 {
-	XI_ASSERT(channel->loop);
 	if (!channel)
 		return;
-	XI_ASSERT(!channel->free_asked);
+	XI_ASSERT(channel->loop && !channel->free_asked);
 	channel->free_asked = true;
 	if (xi_loop_in_step(channel->loop))
 		xi_loop_defer(channel->loop, &channel->task);
