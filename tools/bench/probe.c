@@ -64,7 +64,7 @@ void xi_probe_memory_free(void *memory, size_t size)
 		(void)munmap(memory, size);
 }
 
-/* Ticks until which a probe takes samples. */
+/* Ticks until which a probe takes samples, once its child has answered for the first time. */
 static uint64_t probe_deadline(const struct xi_bench *b)
 {
 	return xi_ticks() + (uint64_t)(b->probe_ms * 1e6 / xi_ns_per_tick);
@@ -93,7 +93,7 @@ double xi_probe_line(const struct xi_bench *b)
 	static struct xi_hist h;
 	struct lines *s = xi_probe_memory(sizeof(*s));
 	int pid = s && b->cpu[0] != b->cpu[1] ? xi_probe_begin(b, line_child, s) : -1;
-	uint64_t end = probe_deadline(b), last = 0, now;
+	uint64_t end = UINT64_MAX, last = 0, now;
 	uint32_t n = 0;
 
 	xi_hist_clear(&h);
@@ -107,6 +107,8 @@ double xi_probe_line(const struct xi_bench *b)
 		now = xi_ticks();
 		if (last)
 			xi_hist_add(&h, now - last);
+		else
+			end = probe_deadline(b);
 		last = now;
 	}
 	xi_probe_end(pid);
@@ -134,7 +136,7 @@ double xi_probe_copy(const struct xi_bench *b)
 	size_t stride = (b->size + 4095) / 4096 * 4096, bytes = sizeof(struct lines) + stride * b->slots;
 	struct lines *s = xi_probe_memory(bytes);
 	uint8_t *to = aligned_alloc(4096, stride * b->slots);
-	uint64_t end, start, now = 0;
+	uint64_t end = UINT64_MAX, start, now = 0;
 	int pid = -1;
 
 	xi_hist_clear(&h);
@@ -144,11 +146,12 @@ double xi_probe_copy(const struct xi_bench *b)
 		memset(to, 1, stride * b->slots);
 		pid = xi_probe_begin(b, copy_child, s);
 	}
-	end = probe_deadline(b);
 	for (uint32_t n = 1; pid > 0 && now < end; n++) {
 		while (atomic_load_explicit(&s->back, memory_order_acquire) != n)
 			;
 		start = xi_ticks();
+		if (n == 1)
+			end = probe_deadline(b);
 		memcpy(to + n % b->slots * stride, s->data + n % b->slots * stride, b->size);
 		/* The compiler must not move or drop the copy. */
 		__asm__ volatile("" : : "r"(to) : "memory");
@@ -191,7 +194,7 @@ double xi_probe_futex(const struct xi_bench *b)
 	static struct xi_hist h;
 	struct lines *s = xi_probe_memory(sizeof(*s));
 	int pid = s ? xi_probe_begin(b, futex_child, s) : -1;
-	uint64_t end = probe_deadline(b), start = 0, now = 0;
+	uint64_t end = UINT64_MAX, start = 0, now = 0;
 
 	xi_hist_clear(&h);
 	for (uint32_t n = 1; pid > 0 && now < end; n++, start = now) {
@@ -202,6 +205,8 @@ double xi_probe_futex(const struct xi_bench *b)
 		now = xi_ticks();
 		if (start)
 			xi_hist_add(&h, now - start);
+		else
+			end = probe_deadline(b);
 	}
 	xi_probe_end(pid);
 	xi_probe_memory_free(s, sizeof(*s));
@@ -228,13 +233,13 @@ static bool eventfd_take(int epoll, int fd)
 	struct epoll_event event;
 	uint64_t value;
 
-	while (read(fd, &value, sizeof(value)) != sizeof(value)) {
-		if (errno != EAGAIN && errno != EINTR)
-			return false;
+	do {
 		if (epoll_wait(epoll, &event, 1, -1) < 0 && errno != EINTR)
 			return false;
-	}
-	return true;
+		if (read(fd, &value, sizeof(value)) == sizeof(value))
+			return true;
+	} while (errno == EAGAIN || errno == EINTR);
+	return false;
 }
 
 static bool eventfd_signal(int fd)
@@ -259,7 +264,7 @@ double xi_probe_eventfd(const struct xi_bench *b)
 	struct lines s = { .fd_there = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 			   .fd_back = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
 	int epoll = epoll_on(s.fd_back), pid = epoll >= 0 ? xi_probe_begin(b, eventfd_child, &s) : -1;
-	uint64_t end = probe_deadline(b), start = 0, now = 0;
+	uint64_t end = UINT64_MAX, start = 0, now = 0;
 
 	xi_hist_clear(&h);
 	for (; pid > 0 && now < end; start = now) {
@@ -268,6 +273,8 @@ double xi_probe_eventfd(const struct xi_bench *b)
 		now = xi_ticks();
 		if (start)
 			xi_hist_add(&h, now - start);
+		else
+			end = probe_deadline(b);
 	}
 	xi_probe_end(pid);
 	(void)close(epoll);

@@ -96,19 +96,20 @@ double xi_probe_tcp_latency(const struct xi_bench *b)
 {
 	static struct xi_hist h;
 	struct pair p = { .size = b->size, .data = calloc(1, b->size) };
-	uint64_t end, start = 0, now = 0;
+	uint64_t end = UINT64_MAX, start = 0, now = 0;
 	int pid = -1;
 
 	xi_hist_clear(&h);
 	if (p.data && b->cpu[0] != b->cpu[1] && pair_open(&p, b->cc)) {
 		pid = xi_probe_begin(b, latency_child, &p);
-		end = xi_ticks() + (uint64_t)(b->probe_ms * 1e6 / xi_ns_per_tick);
 		for (; pid > 0 && now < end; start = now) {
 			if (!send_all(p.fd[0], p.data, p.size) || !recv_all(p.fd[0], p.data, p.size))
 				break;
 			now = xi_ticks();
 			if (start)
 				xi_hist_add(&h, now - start);
+			else
+				end = now + (uint64_t)(b->probe_ms * 1e6 / xi_ns_per_tick);
 		}
 		xi_probe_end(pid);
 		pair_close(&p);
@@ -134,7 +135,7 @@ static void bulk_child(void *arg)
 double xi_probe_tcp_bulk(const struct xi_bench *b)
 {
 	struct pair p = { .size = b->size, .data = calloc(1, b->size), .received = xi_probe_memory(4096) };
-	uint64_t warm, end, from = 0, start = 0;
+	uint64_t warm, end = UINT64_MAX, from = 0, start = 0, now;
 	double rate = 0;
 	int pid;
 
@@ -142,12 +143,12 @@ double xi_probe_tcp_bulk(const struct xi_bench *b)
 		pid = xi_probe_begin(b, bulk_child, &p);
 		/* Buffers and the congestion window grow first. */
 		warm = xi_now_ns() + b->probe_ms * 500000ull;
-		end = warm + b->probe_ms * 2000000ull;
-		while (pid > 0 && send_all(p.fd[0], p.data, p.size) && xi_now_ns() < end) {
-			if (!start && xi_now_ns() > warm) {
-				start = xi_now_ns();
-				from = atomic_load(p.received);
-			}
+		while (pid > 0 && send_all(p.fd[0], p.data, p.size) && (now = xi_now_ns()) < end) {
+			if (start || now < warm)
+				continue;
+			start = now;
+			end = now + b->probe_ms * 1000000ull;
+			from = atomic_load(p.received);
 		}
 		if (start)
 			rate = (double)(atomic_load(p.received) - from) / ((double)(xi_now_ns() - start) * 1e-9);
