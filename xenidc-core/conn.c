@@ -130,8 +130,8 @@ void xi_conn_wake(struct xi_conn *conn)
 	xi_loop_defer(conn->loop, &conn->task);
 }
 
-static void conn_vend(struct xi_conn *conn, bool by_peer, enum xenidc_reason reason, int code, const char *text,
-		      va_list args)
+__attribute__((format(printf, 5, 0))) static void
+conn_vend(struct xi_conn *conn, bool by_peer, enum xenidc_reason reason, int code, const char *text, va_list args)
 {
 	char line[XENIDC_ERROR_TEXT_MAX];
 
