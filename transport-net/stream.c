@@ -462,12 +462,15 @@ unsigned xi_stream_process(struct xi_conn *conn, unsigned budget)
 	return events + receive(s, budget);
 }
 
+bool xi_stream_busy(const struct xi_stream *s)
+{
+	return !s->over && !s->closed && (s->more || s->tx_error || xi_stream_sendable(s));
+}
+
 int xi_stream_arm(struct xi_conn *conn, bool futex_ok, struct xi_wait *wait)
 {
-	const struct xi_stream *s = xi_conn_priv(conn);
-
 	(void)futex_ok;
-	if (!s->over && !s->closed && (s->more || s->tx_error || xi_stream_sendable(s)))
+	if (xi_stream_busy(xi_conn_priv(conn)))
 		return XI_BUSY;
 	wait->futex = NULL;
 	return 0;

@@ -138,6 +138,8 @@ struct xi_stream {
 void xi_stream_start(struct xi_stream *s, struct xi_conn *conn, const struct xi_pipe *pipe);
 /* Room to send may be there again. Makes no upcall. */
 void xi_stream_writable(struct xi_stream *s);
+/* Is there something to do that does not depend on what arrives? Then process() is to be called. */
+bool xi_stream_busy(const struct xi_stream *s);
 /*
  * Stop: frames that wait are offered to the pipe once more (after the rest of a DATA frame that had begun; no new one),
  * then nothing is sent or received any more and no upcall is made. True: all frames were taken.

@@ -431,6 +431,12 @@ void xi_loop_poll_remove(xenidc_loop *loop, struct xi_pollable *p)
 	p->armed = false;
 }
 
+bool xi_loop_crowded(const xenidc_loop *loop)
+{
+	XI_DASSERT(loop->hot_count <= loop->count);
+	return loop->count > HOT_FEW;
+}
+
 static void move(xenidc_loop *loop, struct xi_pollable *p, bool cold)
 {
 	XI_DASSERT(p->cold != cold);

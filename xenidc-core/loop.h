@@ -26,6 +26,8 @@ struct xi_pollable {
 /* process() may remove any pollable, itself too. A new one is looked at in this step already. */
 void xi_loop_poll_add(xenidc_loop *loop, struct xi_pollable *p);
 void xi_loop_poll_remove(xenidc_loop *loop, struct xi_pollable *p);
+/* Are there so many that looking at each costs more than being told by descriptors? */
+bool xi_loop_crowded(const xenidc_loop *loop);
 
 /* Work that the core put off, so that no handler runs inside the call that caused it. Runs at the end of this step, or
  * at the start of the next; a task may queue itself or others again (they run in the same step, at most

@@ -16,6 +16,7 @@
 #include "xenidc-core/base/log.h"
 #include "xenidc-core/base/os.h"
 #include "xenidc-core/base/times.h"
+#include "xenidc-core/loop.h"
 
 #define BACKLOG 128
 /* Accepted in one go before others have their turn. */
@@ -160,6 +161,8 @@ static int watch_doors(struct xi_listener *listener)
 		struct tcp_door *door = &l->doors[i];
 		door->listener = listener;
 		r = xenidc_watch_start(xi_listener_loop(listener), &door->watch, door->sock - 1, POLLIN, door_ready);
+		if (!r) /* a newcomer can wait a little longer than those who are here */
+			xi_loop_watch_lazy(&door->watch, true);
 	}
 	return r;
 }

@@ -22,6 +22,8 @@
  * that, however much bulk was submitted before it, and a socket never runs dry between two looks.
  */
 #define UNSENT_MAX (2 * XI_BULK_MAX)
+/* On a crowded loop a connection is quiet after so many looks in vain; then its descriptor is asked instead. */
+#define QUIET_LOOKS 1024
 
 int xi_tcp_socket(int family)
 {
@@ -79,13 +81,25 @@ static ssize_t pipe_recv(struct xi_stream *s, const struct iovec *iov, unsigned 
 	return r == -ENOMEM || r == -ENOBUFS ? -EAGAIN : r;
 }
 
-static void pipe_wait(struct xi_stream *s, bool for_room)
+/*
+ * What arrives is found by looking, as long as that is done; room to send, and what comes to a quiet connection, is told
+ * by the descriptor.
+ */
+static void set_watch(struct tcp_conn *tcp)
 {
-	struct xenidc_watch *watch = &tcp_of(s)->watch;
+	bool for_room = tcp->stream.waiting;
 
 	/* Stopped by close(), or never started for want of memory: then nothing is awaited any more. */
-	if (watch->loop)
-		(void)xenidc_watch_change(watch, for_room ? POLLIN | POLLOUT : POLLIN);
+	if (!tcp->watch.loop)
+		return;
+	(void)xenidc_watch_change(&tcp->watch, for_room ? POLLIN | POLLOUT : POLLIN);
+	xi_loop_watch_lazy(&tcp->watch, !for_room && tcp->looks < QUIET_LOOKS);
+}
+
+static void pipe_wait(struct xi_stream *s, bool for_room)
+{
+	XI_DASSERT(s->waiting == for_room);
+	set_watch(tcp_of(s));
 }
 
 static void pipe_over(struct xi_stream *s, int error)
@@ -175,8 +189,13 @@ static void conn_ready(struct xenidc_watch *watch, uint32_t events)
 
 	if (events & POLLOUT)
 		xi_stream_writable(&tcp->stream);
-	if (events & ~(uint32_t)POLLOUT)
-		(void)xi_stream_process(tcp->conn, XI_PROCESS_BUDGET);
+	if (!(events & ~(uint32_t)POLLOUT))
+		return;
+	if (tcp->looks >= QUIET_LOOKS) {
+		tcp->looks = 0;
+		set_watch(tcp);
+	}
+	(void)xi_stream_process(tcp->conn, XI_PROCESS_BUDGET);
 }
 
 void xi_tcp_take(struct tcp_conn *tcp, int fd)
@@ -191,6 +210,7 @@ void xi_tcp_take(struct tcp_conn *tcp, int fd)
 		xi_tcp_text(&there, tcp->peer);
 	set_options(tcp);
 	tcp->broken = xenidc_watch_start(xi_conn_loop(tcp->conn), &tcp->watch, fd, POLLIN, conn_ready);
+	set_watch(tcp);
 	xi_stream_start(&tcp->stream, tcp->conn, &pipe);
 }
 
@@ -217,6 +237,23 @@ static int tcp_reserve(struct xi_conn *conn, const struct xi_layout *tx, const s
 	/* Once more: an accept hook may have chosen other times than the listener's. */
 	set_options(xi_conn_priv(conn));
 	return xi_stream_reserve(conn, tx, rx, flags, tx_base, rx_base, err);
+}
+
+static unsigned tcp_process(struct xi_conn *conn, unsigned budget)
+{
+	struct tcp_conn *tcp = xi_conn_priv(conn);
+	unsigned n;
+
+	if (tcp->looks >= QUIET_LOOKS && !xi_stream_busy(&tcp->stream))
+		return 0;
+	n = xi_stream_process(conn, budget);
+	if (n)
+		tcp->looks = 0;
+	else if (tcp->sock && ++tcp->looks >= QUIET_LOOKS && xi_loop_crowded(xi_conn_loop(conn)))
+		set_watch(tcp);
+	else if (tcp->looks >= QUIET_LOOKS)
+		tcp->looks = 0;
+	return n;
 }
 
 static int tcp_arm(struct xi_conn *conn, bool futex_ok, struct xi_wait *wait)
@@ -313,7 +350,7 @@ const struct xi_transport xi_transport_tcp = {
 	.tx_unsent = xi_stream_tx_unsent,
 	.retract = xi_stream_retract,
 	.drop_segs = xi_stream_drop_segs,
-	.process = xi_stream_process,
+	.process = tcp_process,
 	.arm = tcp_arm,
 	.disarm = xi_stream_disarm,
 	.close = tcp_close,

@@ -84,8 +84,9 @@ struct tcp_conn {
 	struct xi_conn *conn;
 	int sock; /* descriptor + 1; 0: none */
 	struct xenidc_watch watch;
-	int broken; /* the socket cannot be used: why, negative */
-	bool ended; /* the peer will send no more, or the connection has failed */
+	int broken;     /* the socket cannot be used: why, negative */
+	unsigned looks; /* in vain, in a row; many: the connection is quiet */
+	bool ended;     /* the peer will send no more, or the connection has failed */
 	struct tcp_dial dial;
 	char peer[TCP_TEXT_MAX];
 };
