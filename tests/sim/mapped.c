@@ -460,10 +460,8 @@ static void own_end(struct xi_conn *conn, struct sim_end *end)
 
 static int mapped_dial(struct xi_conn *conn, const char *rest, struct xenidc_error *err)
 {
-	if (!sim_name_known(SCHEME, rest))
-		return xi_error(err, -ECONNREFUSED, XENIDC_REASON_UNREACHABLE,
-				"cannot connect to %s:%.60s: nobody listens there; start the other side", SCHEME, rest);
 	struct sim_link *link = sim_link_dial(SCHEME, rest, xi_conn_loop(conn), PIPE);
+	(void)err;
 	link->arrived = refresh;
 	link->closing = closing;
 	own_end(conn, &link->end[0]);

@@ -73,14 +73,6 @@ static struct sim_name *find_name(const char *scheme, const char *name)
 	return NULL;
 }
 
-bool sim_name_known(const char *scheme, const char *rest)
-{
-	char name[XENIDC_SERVICE_MAX + 1];
-
-	copy_name(name, rest);
-	return find_name(scheme, name);
-}
-
 struct sim_name *sim_name_new(const char *scheme, const char *name, xenidc_loop *loop)
 {
 	char plain[XENIDC_SERVICE_MAX + 1];

@@ -147,7 +147,6 @@ int sim_name_fd(const struct sim_name *name);
 struct sim_link *sim_name_accept(struct sim_name *name);
 /* The common form of addresses here; `service` as in the op check(). */
 int sim_name_check(const char *rest, char *service, struct xenidc_error *err);
-bool sim_name_known(const char *scheme, const char *rest);
 
 /* Dial. What comes of it shows in `connected` or `refused`. `bytes`: of a pipe. */
 struct sim_link *sim_link_dial(const char *scheme, const char *rest, xenidc_loop *loop, uint32_t bytes);
