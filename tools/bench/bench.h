@@ -51,6 +51,7 @@ struct xi_outcome {
 	double sleeps_client_s, sleeps_server_s; /* times that each process went to sleep, a second */
 	struct xenidc_stats stats;
 	struct xi_hist hist; /* ticks */
+	struct xi_hist rate; /* operations a second, of windows of 10 ms: what a moment of disturbance cannot spoil */
 	double l_before_ns, l_after_ns;
 	struct xi_probes probes;
 };

@@ -20,6 +20,9 @@ struct xi_probes {
 
 struct xi_bench;
 
+/* Throughput is the median of windows of this length, so that a moment of disturbance does not spoil it. */
+#define XI_BENCH_WINDOW_NS 1e7
+
 /* The probes between two cores run one child each, on b->cpu[1], while the caller runs on b->cpu[0]. */
 double xi_probe_line(const struct xi_bench *b);
 double xi_probe_copy(const struct xi_bench *b);

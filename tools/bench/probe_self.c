@@ -77,7 +77,7 @@ static void run_phase(struct ends *s, double seconds)
 
 double xi_probe_self(const struct xi_bench *b)
 {
-	static struct xi_hist h;
+	static struct xi_hist h, rate;
 	struct xi_bench one = *b;
 	struct ends s = { .work = calloc(1, sizeof(*s.work)) };
 	char address[XENIDC_ADDRESS_MAX];
@@ -93,6 +93,7 @@ double xi_probe_self(const struct xi_bench *b)
 		run_phase(&s, b->probe_ms * 0.2e-3);
 		xi_hist_clear(&h);
 		s.work->hist = &h;
+		s.work->rate = &rate;
 		run_phase(&s, b->probe_ms * 1e-3);
 		if (!s.work->error && !s.work->mismatches)
 			result = xi_hist_quantile(&h, 0.5) * xi_ns_per_tick;

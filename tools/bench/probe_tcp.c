@@ -132,30 +132,40 @@ static void bulk_child(void *arg)
 	}
 }
 
+/* Send for `probe_ms`, after half of that as warm-up; take the rate at which the child receives, a window at a time. */
+static void bulk_windows(const struct xi_bench *b, struct pair *p, struct xi_hist *rate)
+{
+	uint64_t warm = xi_now_ns() + b->probe_ms * 500000ull, end = warm + b->probe_ms * 1000000ull;
+	uint64_t start = 0, from = 0, now = 0, received;
+
+	/* At least three windows, however long they get. */
+	while ((now < end || rate->count < 3) && send_all(p->fd[0], p->data, p->size)) {
+		now = xi_now_ns();
+		received = atomic_load_explicit(p->received, memory_order_relaxed);
+		if (now < warm || (start && (double)(now - start) < XI_BENCH_WINDOW_NS))
+			continue;
+		if (start)
+			xi_hist_add(rate, (uint64_t)((double)(received - from) * 1e9 / (double)(now - start)));
+		start = now;
+		from = received;
+	}
+}
+
 double xi_probe_tcp_bulk(const struct xi_bench *b)
 {
+	static struct xi_hist rate;
 	struct pair p = { .size = b->size, .data = calloc(1, b->size), .received = xi_probe_memory(4096) };
-	uint64_t warm, end = UINT64_MAX, from = 0, start = 0, now;
-	double rate = 0;
 	int pid;
 
+	xi_hist_clear(&rate);
 	if (p.data && p.received && b->cpu[0] != b->cpu[1] && pair_open(&p, b->cc)) {
 		pid = xi_probe_begin(b, bulk_child, &p);
-		/* Buffers and the congestion window grow first. */
-		warm = xi_now_ns() + b->probe_ms * 500000ull;
-		while (pid > 0 && send_all(p.fd[0], p.data, p.size) && (now = xi_now_ns()) < end) {
-			if (start || now < warm)
-				continue;
-			start = now;
-			end = now + b->probe_ms * 1000000ull;
-			from = atomic_load(p.received);
-		}
-		if (start)
-			rate = (double)(atomic_load(p.received) - from) / ((double)(xi_now_ns() - start) * 1e-9);
+		if (pid > 0)
+			bulk_windows(b, &p, &rate);
 		xi_probe_end(pid);
 		pair_close(&p);
 	}
 	xi_probe_memory_free((void *)p.received, 4096);
 	free(p.data);
-	return rate;
+	return xi_hist_quantile(&rate, 0.5);
 }

@@ -17,12 +17,17 @@ static double ops_per_s(const struct xi_outcome *o)
 	return o->seconds > 0 ? (double)o->ops / o->seconds : 0;
 }
 
-/* Data that reached their receiver, both directions together. */
-static double bytes_per_s(const struct xi_bench *b, const struct xi_outcome *o)
+/* Data of one operation that reached their receiver, both directions together. */
+static double bytes_per_op(const struct xi_bench *b)
 {
 	unsigned ways = b->inline_data ? 2 : (unsigned)b->out + (unsigned)b->in;
 
-	return ops_per_s(o) * (double)b->size * ways;
+	return (double)b->size * ways;
+}
+
+static double bytes_per_s(const struct xi_bench *b, const struct xi_outcome *o)
+{
+	return ops_per_s(o) * bytes_per_op(b);
 }
 
 static double cpu_s_per_mop(const struct xi_outcome *o)
@@ -89,6 +94,8 @@ static void json_times(struct xi_json *j, const struct xi_bench *b, const struct
 	xi_json_real(j, "max_ns", (double)o->hist.max * xi_ns_per_tick);
 	xi_json_real(j, "ops_per_s", ops_per_s(o));
 	xi_json_real(j, "bytes_per_s", bytes_per_s(b, o));
+	xi_json_real(j, "ops_per_s_p50", xi_hist_quantile(&o->rate, 0.5));
+	xi_json_real(j, "bytes_per_s_p50", xi_hist_quantile(&o->rate, 0.5) * bytes_per_op(b));
 	xi_json_real(j, "cpu_s_per_mop", cpu_s_per_mop(o));
 	xi_json_uint(j, "wakeups_sent", o->stats.wakeups_sent);
 	xi_json_uint(j, "wakeups_suppressed", o->stats.wakeups_suppressed);

@@ -164,7 +164,9 @@ static int work_phases(const struct xi_bench *b, struct xi_link *link, struct xi
 	if (e)
 		return e;
 	xi_hist_clear(&o->hist);
+	xi_hist_clear(&o->rate);
 	w->hist = &o->hist;
+	w->rate = &o->rate;
 	if (!take_readings(link, &before))
 		return -ECONNRESET;
 	e = b->count ? xi_work_run(w, b->count, 0) : xi_work_run(w, 0, b->seconds);

@@ -128,6 +128,20 @@ static bool matches(struct xi_work *w, const struct xi_place *p, const struct xe
 	       xi_pattern_check(p->in->data, b->size, xi_bench_number(p->number, 1), b->verify);
 }
 
+static void record(struct xi_work *w, const struct xi_place *p, uint64_t now)
+{
+	double ns;
+
+	xi_hist_add(w->hist, now - p->start);
+	w->window_ops++;
+	ns = (double)(now - w->window_start) * xi_ns_per_tick;
+	if (ns < XI_BENCH_WINDOW_NS)
+		return;
+	xi_hist_add(w->rate, (uint64_t)((double)w->window_ops * 1e9 / ns));
+	w->window_start = now;
+	w->window_ops = 0;
+}
+
 static void on_done(xenidc_channel *channel, const struct xenidc_result *result)
 {
 	struct xi_place *p = result->user;
@@ -143,7 +157,7 @@ static void on_done(xenidc_channel *channel, const struct xenidc_result *result)
 		w->mismatches++;
 	now = xi_ticks();
 	if (w->hist)
-		xi_hist_add(w->hist, now - p->start);
+		record(w, p, now);
 	w->completed++;
 	if (more(w, now))
 		submit(w, now);
@@ -156,6 +170,8 @@ void xi_work_start(struct xi_work *w, uint64_t limit, double seconds)
 	uint64_t now = xi_ticks();
 
 	w->submitted = w->completed = 0;
+	w->window_start = now;
+	w->window_ops = 0;
 	w->limit = limit;
 	w->deadline = seconds > 0 ? now + (uint64_t)(seconds * 1e9 / xi_ns_per_tick) : 0;
 	while (w->in_flight < w->bench->depth && more(w, now))

@@ -28,7 +28,9 @@ struct xi_work {
 	uint64_t submitted, completed, limit; /* of this phase */
 	uint64_t deadline;                    /* ticks */
 	uint32_t number;
-	struct xi_hist *hist;
+	struct xi_hist *hist, *rate; /* NULL: not recorded */
+	uint64_t window_start;       /* ticks */
+	uint64_t window_ops;
 	uint64_t mismatches;
 	int error; /* the first one; nothing more is submitted then */
 	struct xenidc_error why;
