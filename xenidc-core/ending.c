@@ -161,10 +161,11 @@ static bool can_say_goodbye(const struct xi_conn *conn)
 	return conn->was_up && (conn->phase == XI_PHASE_UP || conn->phase == XI_PHASE_DRAINING) && !gone;
 }
 
+/* Whatever the end is called: a peer may also die while its answer to our DISCONNECT is awaited. */
 static void ask_the_dead(struct xi_conn *conn)
 {
 	XI_ASSERT(conn->was_up && conn->phase == XI_PHASE_ENDING);
-	if (conn->peer_said || conn->why.reason != XENIDC_REASON_PEER_DIED || !conn->t->peer_dispatched)
+	if (conn->peer_said || !conn->t->peer_dispatched)
 		return;
 	conn->peer_said = conn->t->peer_dispatched(conn, &conn->peer_last);
 }
