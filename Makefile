@@ -77,7 +77,7 @@ archive = $(call say,AR $@)mkdir -p $(@D) && rm -f $@.$$$$ && \
 	ar qcsD $@.$$$$ $(if $(PARTIAL),$$(ls $(filter %.o,$^) 2>/dev/null),$(filter %.o,$^)) && mv -f $@.$$$$ $@
 # $(call link,FLAVOUR): objects, then archives in any order.
 link = $(call say,LD $@)mkdir -p $(@D) && \
-	$(CC_$1) $(FLAGS_$1) $(LDFLAGS) -pthread -o $@.$$$$ $(filter %.o,$^) \
+	$(CC_$1) $(FLAGS_$1) $(if $(filter fuzz,$1),-fsanitize=fuzzer) $(LDFLAGS) -pthread -o $@.$$$$ $(filter %.o,$^) \
 	-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS) && mv -f $@.$$$$ $@ || { rm -f $@.$$$$; exit 1; }
 
 # $(call objects,FLAVOUR,SOURCES)

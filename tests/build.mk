@@ -2,21 +2,26 @@
 #
 # Test programs. In each folder F of TEST_DIRS, F/test_NAME.c is a program of its own, build/test/F/test_NAME (also
 # build/asan/..., build/tsan/..., build/gcov/...); every other .c file there helps all programs of that folder. Files in
-# tests/lib help all. TEST_USES_F names folders whose helpers F needs besides.
+# tests/lib help all. TEST_USES_F names folders whose helpers F needs besides. tests/fuzz/fuzz_NAME.c is a target of
+# libFuzzer, build/fuzz/fuzz/fuzz_NAME.
 TEST_DIRS := unit conformance sim hostile chaos
 TEST_USES_conformance := sim
 
 test_programs = $(patsubst tests/%.c,$(BUILD)/$1/%,$(sort $(wildcard tests/$2/test_*.c)))
 test_helpers  = $(filter-out tests/$1/test_% tests/$1/fuzz_%,$(sort $(wildcard tests/$1/*.c)))
-# $(call test_dir,FLAVOUR,DIR)
+# $(call test_dir,FLAVOUR,DIR,test or fuzz): the programs of a folder, and what helps them
 define test_dir
 $(if $(call test_helpers,$2),$(BUILD)/$1/$2/helpers.a: $(call objects,$1,$(call test_helpers,$2)); $$(archive))
-$(if $(filter lib,$2),,$(foreach p,$(wildcard tests/$2/test_*.c),$(call program,$1,$(p:tests/%.c=$(BUILD)/$1/%),$p,\
+$(if $(filter lib,$2),,$(foreach p,$(wildcard tests/$2/$3_*.c),$(call program,$1,$(p:tests/%.c=$(BUILD)/$1/%),$p,\
 	$(foreach d,$2 $(TEST_USES_$2) lib,$(if $(call test_helpers,$d),$(BUILD)/$1/$d/helpers.a)) $(call library,$1))))
 .PHONY: $1-$2
 $1-$2: $(call test_programs,$1,$2)
 endef
-$(foreach f,test asan tsan gcov,$(foreach d,$(TEST_DIRS) lib,$(eval $(call test_dir,$f,$d))))
+$(foreach f,test asan tsan gcov,$(foreach d,$(TEST_DIRS) lib,$(eval $(call test_dir,$f,$d,test))))
+$(foreach d,fuzz lib,$(eval $(call test_dir,fuzz,$d,fuzz)))
+FUZZERS := $(patsubst tests/%.c,$(BUILD)/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
 
 # All objects once more, by the other compiler (nothing is linked).
 .PHONY: clang

@@ -3,7 +3,8 @@
 # The suites of `make check`, in the order in which they run: cheap ones first. SUITES_FAST are those of
 # `make check-fast`. A suite NAME is a target suite-NAME, which builds what it needs and gives its tests to $(RUN).
 SUITES_FAST := house unit examples tools package
-SUITES      := $(SUITES_FAST) build conformance asan tsan
+SUITES      := $(SUITES_FAST) build conformance asan tsan hostile kills \
+	$(if $(wildcard tests/fuzz/fuzz_*.c),fuzz) $(if $(wildcard tests/sim/test_*.c),sim)
 
 # Tests of a suite are programs, or "NAME: command"; see tests/run.
 RUN = BUILD=$(BUILD) tests/run
@@ -31,12 +32,31 @@ suite-tools: all
 suite-package: all
 	@$(RUN) -t 120 package "install: tests/package/install" "readme: tests/package/readme"
 
-suite-conformance: test-conformance
-	@$(RUN) -t 300 conformance $(call test_programs,test,conformance)
+# A column of the conformance suite is a test.
+COLUMNS  := $(shell sed -n 's/^.*{ \.name = "\([a-z-]*\)".*/\1/p' tests/conformance/columns.c)
+columns   = $(foreach c,$2,"$c: $(BUILD)/$1/conformance/test_conformance --column $c")
 
-# Everything that runs inside one process or a few, with AddressSanitizer and UndefinedBehaviorSanitizer.
+suite-conformance: test-conformance
+	@$(RUN) -t 600 conformance $(call columns,test,$(COLUMNS))
+
+# With AddressSanitizer and UndefinedBehaviorSanitizer; with ThreadSanitizer.
 suite-asan: asan-unit asan-conformance
-	@$(RUN) -t 600 asan $(call test_programs,asan,unit) $(call test_programs,asan,conformance)
+	@$(RUN) -t 900 -j $(JOBS) asan $(call test_programs,asan,unit)
+	@$(RUN) -t 900 asan-conformance $(call columns,asan,$(COLUMNS))
 
 suite-tsan: tsan-unit tsan-conformance
-	@$(RUN) -t 900 tsan $(call test_programs,tsan,unit) $(call test_programs,tsan,conformance)
+	@$(RUN) -t 900 -j $(JOBS) tsan $(call test_programs,tsan,unit)
+	@$(RUN) -t 900 tsan-conformance $(call columns,tsan,$(filter-out sim-%,$(COLUMNS)))
+
+suite-hostile: asan-hostile
+	@$(RUN) -t 300 hostile $(call test_programs,asan,hostile)
+
+# FUZZ_SECONDS for all targets together.
+FUZZ_SECONDS ?= 30
+fuzz_each = $(shell echo $$(($1 / ($(words $(FUZZERS)) + !$(words $(FUZZERS))) + 1)))
+suite-fuzz: fuzzers
+	@$(RUN) -t $$(($(call fuzz_each,$(FUZZ_SECONDS)) + 60)) fuzz $(foreach f,$(FUZZERS),"$(notdir $f): \
+		tests/fuzz-run $(call fuzz_each,$(FUZZ_SECONDS)) $f")
+
+suite-kills: test-chaos
+	@$(RUN) -t 600 kills $(call test_programs,test,chaos)
