@@ -192,8 +192,10 @@ static bool receive(struct xi_shm_link *link)
 	if (n == -EAGAIN)
 		return false;
 	/* It was closed with packets of ours unread. What it had sent before can still be read. */
-	if (n == -ECONNRESET || n == -EINTR)
+	if (n == -EINTR || (n == -ECONNRESET && !link->reset)) {
+		link->reset = n == -ECONNRESET;
 		return true;
+	}
 	if (n < 0)
 		lost(link, (int)n, "reading from the socket of the connection");
 	else if (n == 0)

@@ -37,6 +37,7 @@ struct xi_shm_link {
 	uint32_t uid, gid;
 	bool known;    /* the three above come from the kernel */
 	bool accepted; /* or dialled */
+	bool reset;    /* the socket said so, which it does once before what is left in it */
 	bool told;     /* the end was reported */
 	bool let_go;   /* the peer has let go of our region: it hung up, or died */
 	int error;     /* adopt() failed with this */
