@@ -11,6 +11,7 @@
 
 #include "tools/bench/probe.h"
 #include "tools/common/hist.h"
+#include "tools/common/place.h"
 
 /* How much of the data in buffers is filled by its sender and checked by its receiver. */
 enum xi_verify {
@@ -71,14 +72,5 @@ void xi_take_probes(const struct xi_bench *b, struct xi_probes *p);
 /* report.c */
 void xi_report(const struct xi_bench *b, const struct xi_outcome *o);
 void xi_report_probes(const struct xi_bench *b, const struct xi_probes *p);
-
-/* place.c: where processes run. Pin the calling process; -1 changes nothing. False: not allowed. */
-bool xi_pin(int cpu);
-/* The first two CPUs that this process may use; the same one twice if there is no other. */
-void xi_default_cpus(int cpu[2]);
-/* Seconds that the hypervisor took from all CPUs since boot. */
-double xi_steal_s(void);
-/* Times that this process went to sleep by itself. */
-uint64_t xi_sleeps(void);
 
 #endif

@@ -18,6 +18,7 @@
 #include "tools/common/clock.h"
 #include "tools/common/hist.h"
 #include "tools/common/link.h"
+#include "tools/common/place.h"
 #include "tools/common/text.h"
 
 #define REQUESTS 20000u
@@ -206,7 +207,7 @@ static void print_row(const char *scheme, const struct client *c)
 		     c->not_executed + c->unknown, c->death_ms);
 }
 
-static int run(const char *address)
+static int run(const char *address, const int cpu[2])
 {
 	static struct client c;
 	char at[XENIDC_ADDRESS_MAX] = "";
@@ -221,6 +222,7 @@ static int run(const char *address)
 	if (!pid) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		(void)close(fds[0]);
+		(void)xi_pin(cpu[1]);
 		if (getppid() == parent)
 			server(address, fds[1]);
 		_exit(1);
@@ -241,7 +243,11 @@ static int run(const char *address)
 int main(void)
 {
 	char shm[64];
+	int cpu[2];
 
+	/* Each half has a core of its own, if there are two. */
+	xi_default_cpus(cpu);
+	(void)xi_pin(cpu[0]);
 	(void)snprintf(shm, sizeof(shm), "shm:demo-%d", (int)getpid());
 	(void)printf(
 		"xenidc %s: one client, one server, two processes; %u requests of 8 bytes one at a time, then 1 GiB\n"
@@ -249,7 +255,7 @@ int main(void)
 		"in flight, each of which has to end exactly once.\n\n"
 		"%-6s %10s %10s %10s %12s\n",
 		xenidc_version(), REQUESTS, IN_FLIGHT, "over", "connect", "p50", "p99", "1 GiB at");
-	if (run(shm) || run("tcp:127.0.0.1:0")) {
+	if (run(shm, cpu) || run("tcp:127.0.0.1:0", cpu)) {
 		(void)puts("\nSomething went wrong, see above.");
 		return 1;
 	}

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #define _GNU_SOURCE
+#include "tools/common/place.h"
+
 #include <sched.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-#include "tools/bench/bench.h"
 
 bool xi_pin(int cpu)
 {
