@@ -55,7 +55,9 @@ int xenidc_buffer_get(xenidc_channel *channel, enum xenidc_direction direction, 
 {
 	struct xi_conn *conn = channel->conn;
 	struct xi_buffers *set;
-	bool fits = false;
+	struct xi_buffer *b;
+	int c = 0;
+	uint16_t n;
 
 	XI_DASSERT(ret && (!conn || conn->channel == channel));
 	XI_ASSERT(direction == XENIDC_OUT || direction == XENIDC_IN);
@@ -64,32 +66,27 @@ int xenidc_buffer_get(xenidc_channel *channel, enum xenidc_direction direction, 
 	if (!conn || conn->phase != XI_PHASE_UP || conn->failed)
 		return -ENOTCONN;
 	set = &conn->buffers[direction];
-	for (int c = 0; c < XENIDC_CLASSES_MAX && set->cls[c].count; c++) {
-		struct xi_buffer *b;
-		uint16_t n;
-		if (set->cls[c].size < size)
-			continue;
-		fits = true;
-		if (!set->cls[c].free_count)
-			continue; /* a larger one does as well */
-		n = set->cls[c].free[--set->cls[c].free_count];
-		b = &set->all[n];
-		XI_ASSERT(b->state == XI_BUFFER_FREE);
-		b->state = XI_BUFFER_TAKEN;
-		b->put_later = false;
-		b->generation++;
-		*ret = (struct xenidc_buffer){ .data = b->data,
-					       .capacity = b->capacity,
-					       .slot = n,
-					       .generation = b->generation,
-					       .direction = (uint8_t)direction,
-					       .incarnation = conn->limits.incarnation };
-		return 0;
-	}
-	if (!fits)
+	while (c < XENIDC_CLASSES_MAX && set->cls[c].size < size)
+		c++;
+	if (c == XENIDC_CLASSES_MAX || !set->cls[c].count)
 		return -EMSGSIZE;
-	conn->want_buffer = true;
-	return -EAGAIN;
+	if (!set->cls[c].free_count) { /* not a larger one: those are there for whoever needs their size */
+		conn->want_buffer = true;
+		return -EAGAIN;
+	}
+	n = set->cls[c].free[--set->cls[c].free_count];
+	b = &set->all[n];
+	XI_ASSERT(b->state == XI_BUFFER_FREE);
+	b->state = XI_BUFFER_TAKEN;
+	b->put_later = false;
+	b->generation++;
+	*ret = (struct xenidc_buffer){ .data = b->data,
+				       .capacity = b->capacity,
+				       .slot = n,
+				       .generation = b->generation,
+				       .direction = (uint8_t)direction,
+				       .incarnation = conn->limits.incarnation };
+	return 0;
 }
 
 static void put_free(struct xi_conn *conn, struct xi_buffers *set, struct xi_buffer *b)

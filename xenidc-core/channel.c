@@ -413,30 +413,35 @@ const struct xenidc_limits *xenidc_channel_limits(const xenidc_channel *channel)
 	return conn && conn->was_up ? &conn->limits : NULL;
 }
 
-void xenidc_channel_stats(const xenidc_channel *channel, struct xenidc_stats *ret)
+static void gather_gauges(const struct xi_conn *conn, uint64_t now, struct xenidc_stats *s)
 {
-	const struct xi_conn *conn = channel->conn;
-	uint64_t now = xenidc_loop_now(channel->loop);
-
-	XI_ASSERT(channel && ret && (!conn || conn->channel == channel));
-	*ret = channel->stats;
-	ret->incarnation = channel->incarnation;
-	if (channel->last_transport && channel->last_transport->quarantine)
-		channel->last_transport->quarantine(channel, &ret->quarantined_bytes, &ret->quarantined_regions);
-	if (!conn)
-		return;
-	if (conn->t->quarantine)
-		conn->t->quarantine(xi_conn_owner(channel->conn), &ret->quarantined_bytes, &ret->quarantined_regions);
-	if (!conn->reserved)
-		return;
-	ret->in_flight_out = conn->limits.budget.requests_out - conn->out_free_count;
-	ret->in_flight_in = conn->in_busy;
-	ret->orphans = conn->orphans;
-	ret->reserved_bytes = xenidc_budget_bytes(&conn->limits.budget);
+	XI_ASSERT(conn->reserved && now > 0);
+	s->in_flight_out = conn->limits.budget.requests_out - conn->out_free_count;
+	s->in_flight_in = conn->in_busy;
+	s->orphans = conn->orphans;
+	s->reserved_bytes = xenidc_budget_bytes(&conn->limits.budget);
 	if (!xi_list_empty(&conn->in_flight)) {
 		const struct xi_out *oldest = XI_CONTAINER(conn->in_flight.next, struct xi_out, link);
-		ret->oldest_request_ns = now > oldest->submitted_ns ? now - oldest->submitted_ns : 1;
+		s->oldest_request_ns = now > oldest->submitted_ns ? now - oldest->submitted_ns : 1;
 	}
-	if (conn->t->stats)
-		conn->t->stats(channel->conn, ret);
+}
+
+void xenidc_channel_stats(const xenidc_channel *channel, struct xenidc_stats *ret)
+{
+	struct xi_conn *conn = channel->conn;
+	struct xenidc_stats s = channel->stats;
+	const struct xi_transport *t = channel->last_transport;
+	size_t size = ret->size && ret->size < sizeof(s) ? ret->size : sizeof(s);
+
+	XI_ASSERT(channel && ret && (!conn || conn->channel == channel));
+	s.size = size;
+	s.incarnation = channel->incarnation;
+	if (t && t->quarantine)
+		t->quarantine(conn ? xi_conn_owner(conn) : channel, &s.quarantined_bytes, &s.quarantined_regions);
+	if (conn && conn->reserved) {
+		gather_gauges(conn, xi_loop_clock(channel->loop), &s);
+		if (conn->t->stats)
+			conn->t->stats(conn, &s);
+	}
+	memcpy(ret, &s, size); /* an older program knows fewer */
 }

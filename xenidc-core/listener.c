@@ -199,9 +199,9 @@ static void listener_task(struct xi_task *task)
 
 void xenidc_listener_free(xenidc_listener *listener)
 {
-	XI_ASSERT(listener->loop && listener->t);
 	if (!listener)
 		return;
+	XI_ASSERT(listener->loop && listener->t);
 	/* In a step, its own code may be on the stack. */
 	if (xi_loop_in_step(listener->loop))
 		xi_loop_defer(listener->loop, &listener->task);

@@ -137,6 +137,16 @@ static struct xi_in *new_request(struct xi_conn *conn, const struct xi_frame *fr
 	return in;
 }
 
+static void count_request(xenidc_channel *channel, const struct xi_in *in)
+{
+	XI_DASSERT(in->state == XI_IN_QUEUED);
+	channel->stats.requests_in++;
+	channel->stats.bytes_in += in->payload_len;
+	for (unsigned i = 0; i < in->nrefs; i++)
+		if (!in->refs[i].in)
+			channel->stats.bytes_in += in->refs[i].length;
+}
+
 bool xi_in_request(struct xi_conn *conn, const struct xi_frame *frame)
 {
 	struct xi_in *in = new_request(conn, frame);
@@ -153,7 +163,7 @@ bool xi_in_request(struct xi_conn *conn, const struct xi_frame *frame)
 	in->payload_len = frame->payload_len;
 	in->rx = xi_rx_keep(conn);
 	in->state = XI_IN_QUEUED;
-	conn->channel->stats.requests_in++;
+	count_request(conn->channel, in);
 	xi_list_append(&conn->queue, &in->queued.link);
 	if (!expect_data(conn, in))
 		return false;
@@ -236,38 +246,35 @@ bool xi_in_cancel(struct xi_conn *conn, const struct xi_frame *frame)
 
 /* --- What a handler does */
 
-static struct xi_in *find(xenidc_channel *channel, xenidc_incoming request)
+/* The request that a handle names, with its handler still at it; `executing`: and its connection still up. */
+static int find(xenidc_channel *channel, xenidc_incoming request, bool executing, struct xi_in **ret)
 {
 	struct xi_conn *conn = channel->conn;
 	uint16_t index = (uint16_t)request;
 	struct xi_in *in;
 
-	XI_DASSERT(channel && (!conn || conn->channel == channel));
+	XI_DASSERT(ret && (!conn || conn->channel == channel));
+	if (xi_loop_forked(channel->loop))
+		return -ECHILD;
 	if (!conn || !conn->in || conn->limits.incarnation != request >> 32 || index >= conn->limits.budget.requests_in)
-		return NULL;
+		return -ESTALE;
 	in = &conn->in[index];
 	if (in->generation != (uint16_t)(request >> 16) ||
-	    (in->state != XI_IN_EXECUTING && in->state != XI_IN_ABANDONED))
-		return NULL;
-	return in;
-}
-
-static struct xi_in *find_executing(xenidc_channel *channel, xenidc_incoming request)
-{
-	struct xi_in *in = find(channel, request);
-
-	XI_DASSERT(!in || in->rx);
-	return in && in->state == XI_IN_EXECUTING ? in : NULL;
+	    (in->state != XI_IN_EXECUTING && (executing || in->state != XI_IN_ABANDONED)))
+		return -ESTALE;
+	XI_DASSERT(in->rx && in->nrefs <= conn->limits.budget.refs);
+	*ret = in;
+	return 0;
 }
 
 int xenidc_incoming_payload(xenidc_channel *channel, xenidc_incoming request, const void **ret, uint32_t *ret_len)
 {
-	struct xi_in *in = find(channel, request);
+	struct xi_in *in;
+	int e = find(channel, request, false, &in);
 
 	XI_ASSERT(ret && ret_len);
-	if (!in)
-		return -ESTALE;
-	XI_DASSERT(in->rx && in->payload);
+	if (e)
+		return e;
 	*ret = in->payload;
 	*ret_len = in->payload_len;
 	return 0;
@@ -275,20 +282,21 @@ int xenidc_incoming_payload(xenidc_channel *channel, xenidc_incoming request, co
 
 int xenidc_incoming_refs(xenidc_channel *channel, xenidc_incoming request)
 {
-	struct xi_in *in = find(channel, request);
+	struct xi_in *in;
+	int e = find(channel, request, false, &in);
 
-	XI_ASSERT(!in || in->nrefs <= XI_REFS_MAX);
-	return in ? in->nrefs : -ESTALE;
+	return e ? e : in->nrefs;
 }
 
 int xenidc_incoming_ref(xenidc_channel *channel, xenidc_incoming request, uint32_t index,
 			enum xenidc_direction *ret_direction, uint32_t *ret_length)
 {
-	struct xi_in *in = find(channel, request);
+	struct xi_in *in;
+	int e = find(channel, request, false, &in);
 
 	XI_ASSERT(ret_direction && ret_length);
-	if (!in)
-		return -ESTALE;
+	if (e)
+		return e;
 	if (index >= in->nrefs)
 		return -EINVAL;
 	*ret_direction = in->refs[index].in ? XENIDC_IN : XENIDC_OUT;
@@ -328,12 +336,12 @@ static int bring(struct xi_conn *conn, struct xi_in_ref *ref)
 
 int xenidc_view(xenidc_channel *channel, xenidc_incoming request, uint32_t index, void **ret, uint32_t *ret_len)
 {
-	struct xi_in *in = find_executing(channel, request);
-	int e;
+	struct xi_in *in;
+	int e = find(channel, request, true, &in);
 
 	XI_ASSERT(ret && ret_len);
-	if (!in)
-		return -ESTALE;
+	if (e)
+		return e;
 	if (index >= in->nrefs)
 		return -EINVAL;
 	e = bring(channel->conn, &in->refs[index]);
@@ -353,13 +361,13 @@ static bool in_range(const struct xi_in_ref *ref, uint32_t offset, uint32_t leng
 int xenidc_read(xenidc_channel *channel, xenidc_incoming request, uint32_t index, uint32_t offset, void *to,
 		uint32_t length)
 {
-	struct xi_in *in = find_executing(channel, request);
 	struct xi_conn *conn = channel->conn;
 	struct xi_in_ref *ref;
-	int e = 0;
+	struct xi_in *in;
+	int e = find(channel, request, true, &in);
 
-	if (!in)
-		return -ESTALE;
+	if (e)
+		return e;
 	if (index >= in->nrefs || in->refs[index].in || !in_range(&in->refs[index], offset, length))
 		return -EINVAL;
 	ref = &in->refs[index];
@@ -383,10 +391,11 @@ int xenidc_read(xenidc_channel *channel, xenidc_incoming request, uint32_t index
 int xenidc_write(xenidc_channel *channel, xenidc_incoming request, uint32_t index, uint32_t offset, const void *from,
 		 uint32_t length)
 {
-	struct xi_in *in = find_executing(channel, request);
+	struct xi_in *in;
+	int e = find(channel, request, true, &in);
 
-	if (!in)
-		return -ESTALE;
+	if (e)
+		return e;
 	if (index >= in->nrefs || !in->refs[index].in || !in_range(&in->refs[index], offset, length))
 		return -EINVAL;
 	if (!length)
@@ -428,16 +437,15 @@ static int gather_answer(struct xi_conn *conn, const struct xi_in *in, const uin
 int xenidc_reply(xenidc_channel *channel, xenidc_incoming request, const struct xenidc_reply *reply)
 {
 	struct xi_conn *conn = channel->conn;
-	struct xi_in *in = find(channel, request);
+	struct xi_in *in;
 	uint32_t nvalid, nsegs, id, length;
 	uint8_t *frame;
 	int e;
 
 	XI_DASSERT(channel && reply && (reply->payload || !reply->payload_len));
-	if (xi_loop_forked(channel->loop))
-		return -ECHILD;
-	if (!in)
-		return -ESTALE;
+	e = find(channel, request, false, &in);
+	if (e)
+		return e;
 	if (in->state == XI_IN_ABANDONED || conn->failed || conn->phase >= XI_PHASE_FAREWELL) {
 		in_free(conn, in);
 		xi_conn_wake(conn); /* idle may have waited for this */

@@ -211,13 +211,17 @@ static void tell_done(struct xi_conn *conn, xenidc_done *done, const struct xeni
 		xi_writable(conn);
 }
 
+/* The result without a reply's part: no payload, and valid lengths of zero. */
 static struct xenidc_result result_of(struct xi_conn *conn, const struct xi_out *out, enum xenidc_end end,
 				      enum xenidc_reason reason)
 {
 	XI_DASSERT(out->state != XI_OUT_FREE && end >= XENIDC_REPLIED && end <= XENIDC_UNKNOWN);
+	memset(conn->valid, 0, out->nrefs * sizeof(*conn->valid));
 	return (struct xenidc_result){
 		.end = end,
 		.reason = reason,
+		.valid = conn->valid,
+		.refs = out->nrefs,
 		.id = xi_handle(conn, out->generation, out_index(conn, out)),
 		.user = out->user,
 	};
@@ -250,8 +254,6 @@ static void end_replied(struct xi_conn *conn, struct xi_out *out, const struct x
 	result.status = reply->status;
 	result.payload = reply->payload;
 	result.payload_len = reply->payload_len;
-	result.refs = out->nrefs;
-	result.valid = conn->valid;
 	conn->channel->stats.bytes_in += reply->payload_len;
 	for (unsigned i = 0; i < out->nrefs; i++) {
 		conn->valid[i] = out->refs[i].valid;

@@ -321,7 +321,8 @@ struct xenidc_result {
 	enum xenidc_reason reason; /* otherwise: why (CANCELLED, TIMEOUT, or the reason of the disconnect) */
 	const void *payload;       /* COPY and MAP alike: private memory, `payload_len` bytes */
 	uint32_t payload_len;
-	const uint32_t *valid; /* per reference of the request: bytes that the peer filled in (0 for OUT) */
+	const uint32_t
+		*valid; /* per reference of the request: bytes that the peer filled in (0 for OUT, 0 if not REPLIED) */
 	uint32_t refs;
 	xenidc_request_id id;
 	void *user;
