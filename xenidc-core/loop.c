@@ -38,6 +38,8 @@
 #define WORDS 32
 /* Sleeps after which connections are asked for a futex word again that had none. */
 #define ASK_AGAIN 64
+/* Handlers do not run inside one another, but for what the core itself does in one. */
+#define HANDLERS_MAX 16
 
 struct xenidc_loop {
 	/* Written by other threads, so these have a line of their own. */
@@ -78,11 +80,17 @@ struct xenidc_loop {
 	struct xi_timers timers;
 };
 
+static bool wait_known(enum xenidc_wait wait)
+{
+	return wait == XENIDC_WAIT_ADAPTIVE || wait == XENIDC_WAIT_BLOCK || wait == XENIDC_WAIT_SPIN;
+}
+
 /* ------------------------------------------------------------------------------------------------------------------
  * Time
  */
 uint64_t xi_loop_clock(xenidc_loop *loop)
 {
+	XI_DASSERT(loop);
 	uint64_t now = xi_os->clock();
 	XI_DASSERT(now >= loop->now);
 	uint64_t expected = loop->back_by > loop->now ? loop->back_by : loop->now;
@@ -96,17 +104,20 @@ uint64_t xi_loop_clock(xenidc_loop *loop)
 
 uint64_t xenidc_loop_now(xenidc_loop *loop)
 {
+	XI_ASSERT(loop);
 	return loop->now;
 }
 
 uint32_t xi_loop_jumps(const xenidc_loop *loop)
 {
+	XI_DASSERT(loop);
 	return loop->jumps;
 }
 
 /* Until the next timer or `until`; -1: for ever. */
 static int64_t time_left(const xenidc_loop *loop, uint64_t until)
 {
+	XI_DASSERT(loop->timers.count <= XI_TIMERS_MAX);
 	uint64_t next = xi_timers_next(&loop->timers);
 	if (next > until)
 		next = until;
@@ -122,12 +133,14 @@ static int64_t time_left(const xenidc_loop *loop, uint64_t until)
  */
 bool xi_loop_forked(const xenidc_loop *loop)
 {
+	XI_DASSERT(loop && loop->pid > 0);
 	return xi_os->getpid() != loop->pid;
 }
 
 /* End a sleep, once for each. */
 static void wake(xenidc_loop *loop)
 {
+	XI_DASSERT(loop->waiter && loop->waiting);
 	if (atomic_load(&loop->sleeping) && atomic_exchange(&loop->sleeping, 0))
 		loop->waiter->wake(loop->waiting);
 }
@@ -135,6 +148,7 @@ static void wake(xenidc_loop *loop)
 /* The loop's own thread has changed something after it had told a foreign loop to sleep. */
 static void kick(xenidc_loop *loop)
 {
+	XI_DASSERT(!loop->armed || loop->foreign);
 	if (loop->armed && !loop->in_step)
 		wake(loop);
 }
@@ -158,6 +172,7 @@ static unsigned run_posted(xenidc_loop *loop)
 	struct xenidc_node *newest = atomic_exchange_explicit(&loop->posted, NULL, memory_order_acquire);
 	struct xenidc_node *oldest = NULL;
 	unsigned events = 0;
+	XI_DASSERT(loop->in_step);
 	while (newest) {
 		struct xenidc_node *node = newest;
 		newest = node->next;
@@ -167,6 +182,7 @@ static unsigned run_posted(xenidc_loop *loop)
 	for (; oldest; events++) {
 		struct xenidc_node *node = oldest;
 		oldest = node->next;
+		XI_DASSERT(node->fn);
 		node->fn(node);
 	}
 	return events;
@@ -177,13 +193,15 @@ static unsigned run_posted(xenidc_loop *loop)
  */
 void xi_task_init(struct xi_task *task, void (*run)(struct xi_task *task))
 {
-	XI_ASSERT(run);
+	XI_ASSERT(task && run);
 	xi_list_init(&task->link);
 	task->run = run;
 }
 
 void xi_loop_defer(xenidc_loop *loop, struct xi_task *task)
 {
+	XI_ASSERT(loop && task->run);
+	XI_DASSERT(task->link.prev && task->link.next);
 	if (!xi_list_empty(&task->link))
 		return;
 	xi_list_append(&loop->tasks, &task->link);
@@ -192,6 +210,8 @@ void xi_loop_defer(xenidc_loop *loop, struct xi_task *task)
 
 void xi_task_cancel(struct xi_task *task)
 {
+	XI_ASSERT(task->run);
+	XI_DASSERT(task->link.prev && task->link.next);
 	xi_list_remove(&task->link);
 }
 
@@ -200,11 +220,13 @@ static unsigned run_tasks(xenidc_loop *loop)
 	unsigned events = 0;
 	/* A mark behind those of this round; it may be found anywhere, since tasks come and go meanwhile. */
 	struct xi_list mark;
+	XI_DASSERT(loop->in_step);
 	for (unsigned round = 0; round < XI_PROCESS_BUDGET && !xi_list_empty(&loop->tasks); round++) {
 		xi_list_append(&loop->tasks, &mark);
 		while (loop->tasks.next != &mark) {
 			struct xi_task *task = XI_CONTAINER(loop->tasks.next, struct xi_task, link);
 			xi_list_remove(&task->link);
+			XI_DASSERT(task->run);
 			task->run(task);
 			events++;
 		}
@@ -215,11 +237,13 @@ static unsigned run_tasks(xenidc_loop *loop)
 
 bool xi_loop_in_step(const xenidc_loop *loop)
 {
+	XI_DASSERT(loop);
 	return loop->in_step;
 }
 
 void xi_loop_enter_handler(xenidc_loop *loop)
 {
+	XI_DASSERT(loop && loop->handlers < HANDLERS_MAX);
 	loop->handlers++;
 }
 
@@ -231,17 +255,19 @@ void xi_loop_leave_handler(xenidc_loop *loop)
 
 bool xi_loop_in_handler(const xenidc_loop *loop)
 {
+	XI_DASSERT(loop);
 	return loop->handlers > 0;
 }
 
 void xi_loop_member_add(xenidc_loop *loop, struct xi_member *m)
 {
-	XI_ASSERT(m->destroy);
+	XI_ASSERT(loop && m && m->destroy);
 	xi_list_append(&loop->members, &m->link);
 }
 
 void xi_loop_member_remove(struct xi_member *m)
 {
+	XI_ASSERT(m->destroy && m->link.next);
 	xi_list_remove(&m->link);
 }
 
@@ -273,18 +299,22 @@ int xenidc_timer_start(xenidc_loop *loop, struct xenidc_timer *timer, uint64_t a
 void xenidc_timer_stop(struct xenidc_timer *timer)
 {
 	XI_ASSERT(timer);
-	if (timer->place)
-		xi_timers_stop(&timer->loop->timers, timer);
+	if (!timer->place)
+		return;
+	XI_ASSERT(timer->loop && timer->fn);
+	xi_timers_stop(&timer->loop->timers, timer);
 }
 
 /* At most as many as there are: one that starts itself again with 0 has its next turn in the next pass. */
 static unsigned run_timers(xenidc_loop *loop)
 {
 	unsigned events = 0;
+	XI_DASSERT(loop->in_step);
 	for (size_t most = loop->timers.count; most > 0; most--) {
 		struct xenidc_timer *timer = xi_timers_pop(&loop->timers, loop->now);
 		if (!timer)
 			break;
+		XI_DASSERT(timer->loop == loop && timer->place == 0);
 		timer->fn(timer);
 		events++;
 	}
@@ -337,7 +367,9 @@ void xenidc_watch_stop(struct xenidc_watch *watch)
 	xenidc_loop *loop = watch->loop;
 	if (!loop)
 		return;
+	XI_ASSERT(watch->prev ? watch->prev->next == watch : loop->watches == watch);
 	xi_loop_watch_lazy(watch, false);
+	XI_ASSERT(loop->urgent > 0);
 	loop->urgent--;
 	/* A child shares the epoll set with its parent and must leave it alone. */
 	if (!xi_loop_forked(loop))
@@ -354,9 +386,10 @@ void xenidc_watch_stop(struct xenidc_watch *watch)
 
 void xi_loop_watch_lazy(struct xenidc_watch *watch, bool lazy)
 {
-	XI_ASSERT(watch->loop);
+	XI_ASSERT(watch && watch->loop);
 	if (watch->lazy == lazy)
 		return;
+	XI_ASSERT(lazy ? watch->loop->urgent > 0 : watch->loop->lazy > 0);
 	watch->lazy = lazy;
 	watch->loop->lazy += lazy ? 1 : -1;
 	watch->loop->urgent += lazy ? -1 : 1;
@@ -367,6 +400,7 @@ static void after_sleep(xenidc_loop *loop)
 {
 	if (!loop->slept)
 		return;
+	XI_DASSERT(loop->in_step || loop->armed || loop->foreign);
 	loop->slept = false;
 	atomic_store(&loop->sleeping, 0);
 	xi_loop_clock(loop);
@@ -375,7 +409,8 @@ static void after_sleep(xenidc_loop *loop)
 
 unsigned xi_loop_watch_ready(struct xenidc_watch *watch, uint32_t events)
 {
-	XI_ASSERT(watch->loop);
+	XI_ASSERT(watch && watch->loop && watch->fn);
+	XI_DASSERT(watch->loop->in_step);
 	after_sleep(watch->loop);
 	/* It may have been changed since the kernel was asked. */
 	events &= watch->events | EPOLLERR | EPOLLHUP;
@@ -387,6 +422,8 @@ unsigned xi_loop_watch_ready(struct xenidc_watch *watch, uint32_t events)
 
 static unsigned look(xenidc_loop *loop)
 {
+	XI_DASSERT(loop->in_step && !loop->armed);
+	XI_DASSERT(!loop->next && !loop->present);
 	unsigned events = loop->waiter->look(loop->waiting);
 	loop->last_look = loop->now;
 	/* A descriptor may be how a connection rings. */
@@ -397,6 +434,7 @@ static unsigned look(xenidc_loop *loop)
 
 static unsigned look_if_due(xenidc_loop *loop, bool busy)
 {
+	XI_DASSERT(loop->now >= loop->last_look);
 	uint64_t gap = !loop->urgent ? LOOK_GAP_LAZY : busy ? LOOK_GAP_BUSY : LOOK_GAP;
 	if (loop->urgent + loop->lazy == 0 || loop->now - loop->last_look < gap)
 		return 0;
@@ -408,7 +446,7 @@ static unsigned look_if_due(xenidc_loop *loop, bool busy)
  */
 void xi_loop_poll_add(xenidc_loop *loop, struct xi_pollable *p)
 {
-	XI_ASSERT(p->process && p->arm && p->disarm);
+	XI_ASSERT(loop && p && p->process && p->arm && p->disarm);
 	p->armed = p->cold = p->no_futex = false;
 	p->quiet = 0;
 	xi_list_append(&loop->hot, &p->link);
@@ -419,7 +457,9 @@ void xi_loop_poll_add(xenidc_loop *loop, struct xi_pollable *p)
 
 void xi_loop_poll_remove(xenidc_loop *loop, struct xi_pollable *p)
 {
-	XI_ASSERT(loop->count > 0);
+	XI_ASSERT(loop && p && loop->count > 0);
+	XI_ASSERT(p->cold || loop->hot_count > 0);
+	XI_ASSERT(!p->no_futex || loop->no_futex_count > 0);
 	if (loop->next == &p->link)
 		loop->next = p->link.next;
 	if (loop->present == p)
@@ -439,7 +479,9 @@ bool xi_loop_crowded(const xenidc_loop *loop)
 
 static void move(xenidc_loop *loop, struct xi_pollable *p, bool cold)
 {
-	XI_DASSERT(p->cold != cold);
+	XI_DASSERT(p->cold != cold && !p->armed);
+	XI_DASSERT(loop->hot_count <= loop->count);
+	XI_DASSERT(!cold || loop->hot_count > 0);
 	xi_list_remove(&p->link);
 	xi_list_append(cold ? &loop->cold : &loop->hot, &p->link);
 	p->cold = cold;
@@ -448,6 +490,8 @@ static void move(xenidc_loop *loop, struct xi_pollable *p, bool cold)
 
 static inline unsigned process(xenidc_loop *loop, struct xi_pollable *p)
 {
+	XI_DASSERT(!p->armed && !loop->present);
+	XI_DASSERT(loop->in_step);
 	loop->present = p;
 	unsigned events = p->process(p, XI_PROCESS_BUDGET);
 	if (loop->present != p) /* and perhaps freed */
@@ -468,6 +512,7 @@ static inline unsigned process(xenidc_loop *loop, struct xi_pollable *p)
 static unsigned process_list(xenidc_loop *loop, struct xi_list *list)
 {
 	unsigned events = 0;
+	XI_DASSERT(!loop->next);
 	for (struct xi_list *at = list->next; at != list; at = loop->next) {
 		loop->next = at->next;
 		events += process(loop, XI_CONTAINER(at, struct xi_pollable, link));
@@ -479,6 +524,7 @@ static unsigned process_list(xenidc_loop *loop, struct xi_list *list)
 static unsigned process_some_cold(xenidc_loop *loop)
 {
 	unsigned events = 0;
+	XI_DASSERT(loop->hot_count < loop->count);
 	for (int i = 0; i < COLD_TURN && !xi_list_empty(&loop->cold); i++) {
 		struct xi_list *first = loop->cold.next;
 		xi_list_remove(first);
@@ -490,6 +536,7 @@ static unsigned process_some_cold(xenidc_loop *loop)
 
 static void disarm_list(xenidc_loop *loop, struct xi_list *list)
 {
+	XI_DASSERT(!loop->next && !loop->present);
 	for (struct xi_list *at = list->next; at != list; at = loop->next) {
 		struct xi_pollable *p = XI_CONTAINER(at, struct xi_pollable, link);
 		loop->next = at->next;
@@ -511,18 +558,21 @@ static void disarm_all(xenidc_loop *loop)
 static bool arm_list(xenidc_loop *loop, struct xi_list *list, bool futex, unsigned *words)
 {
 	bool ok = true;
+	XI_DASSERT(!loop->next && !loop->present);
 	for (struct xi_list *at = list->next; at != list && ok; at = loop->next) {
 		struct xi_pollable *p = XI_CONTAINER(at, struct xi_pollable, link);
 		struct xi_wait wait = { .futex = NULL };
 		loop->next = at->next;
+		XI_DASSERT(!p->armed);
 		p->armed = p->arm(p, futex, &wait) != XI_BUSY;
 		ok = p->armed;
 		if (!ok || !futex)
 			continue;
 		if (wait.futex) {
-			XI_ASSERT(*words < WORDS);
+			XI_ASSERT(*words < WORDS && (uintptr_t)wait.futex % sizeof(uint32_t) == 0);
 			loop->words[(*words)++] = wait;
 		} else {
+			XI_DASSERT(!p->no_futex);
 			p->no_futex = true;
 			loop->no_futex_count++;
 			ok = false;
@@ -557,6 +607,8 @@ static inline void relax(void)
 static inline unsigned look_around(xenidc_loop *loop)
 {
 	unsigned events = 0;
+	XI_DASSERT(loop->in_step && !loop->armed);
+	XI_DASSERT(!loop->slept);
 	if (!xi_list_empty(&loop->tasks))
 		events += run_tasks(loop);
 	if (atomic_load_explicit(&loop->posted, memory_order_relaxed))
@@ -583,6 +635,7 @@ static inline unsigned look_around(xenidc_loop *loop)
 static inline unsigned finish(xenidc_loop *loop)
 {
 	unsigned events = 0;
+	XI_DASSERT(loop->in_step && !loop->present);
 	if (xi_timers_next(&loop->timers) <= loop->now)
 		events += run_timers(loop);
 	if (!xi_list_empty(&loop->tasks))
@@ -603,6 +656,7 @@ static unsigned spin(xenidc_loop *loop, uint64_t until)
 			 : loop->wait == XENIDC_WAIT_BLOCK ? 0
 							   : xi_spin_bound(&loop->spin);
 	uint64_t first_read = loop->reads + 1, start = 0;
+	XI_DASSERT(bound == UINT64_MAX || bound <= loop->spin.max_ns);
 	while (bound) {
 		relax();
 		unsigned found = look_around(loop);
@@ -630,6 +684,8 @@ static unsigned spin(xenidc_loop *loop, uint64_t until)
  * first; nothing is armed. */
 static bool arm_loop(xenidc_loop *loop, bool futex, int64_t timeout, unsigned *words)
 {
+	XI_DASSERT(!loop->armed && !loop->slept);
+	XI_DASSERT(!atomic_load(&loop->sleeping));
 	if (timeout == 0 || !xi_list_empty(&loop->tasks))
 		return false;
 	if (!arm_all(loop, futex, words)) {
@@ -656,6 +712,7 @@ static void ask_again(struct xi_list *list)
 /* On futex words a loop sleeps only shortly after it was busy, and if no descriptor needs more attention than that. */
 static bool want_futex(xenidc_loop *loop)
 {
+	XI_DASSERT(loop->no_futex_count <= loop->count);
 	if (++loop->dozes % ASK_AGAIN == 0 && loop->no_futex_count) {
 		ask_again(&loop->hot);
 		ask_again(&loop->cold);
@@ -674,6 +731,7 @@ static unsigned doze(xenidc_loop *loop, uint64_t until)
 	int64_t timeout = time_left(loop, futex && loop->busy_until < until ? loop->busy_until : until);
 	if (!arm_loop(loop, futex, timeout, &words))
 		return pass(loop);
+	XI_DASSERT(words == 0 || (futex && words == loop->count));
 	XI_FAILPOINT(loop_armed);
 	unsigned events = loop->waiter->sleep(loop->waiting, loop->words, words, timeout);
 	XI_FAILPOINT(loop_woken);
@@ -691,6 +749,7 @@ static unsigned doze(xenidc_loop *loop, uint64_t until)
 static unsigned wait_for_events(xenidc_loop *loop, int64_t timeout_ns)
 {
 	uint64_t until = timeout_ns < 0 ? UINT64_MAX : xi_loop_clock(loop) + (uint64_t)timeout_ns;
+	XI_DASSERT(timeout_ns != 0 && loop->in_step);
 	unsigned events = spin(loop, until);
 	while (!events && loop->now < until)
 		events = doze(loop, until);
@@ -702,6 +761,7 @@ static void disarm_loop(xenidc_loop *loop)
 {
 	if (!loop->armed)
 		return;
+	XI_DASSERT(loop->foreign && loop->slept);
 	loop->armed = false;
 	after_sleep(loop);
 	disarm_all(loop);
@@ -732,7 +792,7 @@ int xenidc_loop_step(xenidc_loop *loop, int64_t timeout_ns)
 
 int xenidc_loop_run(xenidc_loop *loop)
 {
-	XI_ASSERT(loop);
+	XI_ASSERT(loop && wait_known(loop->wait));
 	int r = 0;
 	while (!loop->stop && r >= 0)
 		r = xenidc_loop_step(loop, -1);
@@ -778,15 +838,12 @@ int xenidc_loop_arm(xenidc_loop *loop, int64_t *timeout_ns)
 /* ------------------------------------------------------------------------------------------------------------------
  * Making and freeing
  */
-static bool wait_known(enum xenidc_wait wait)
-{
-	return wait == XENIDC_WAIT_ADAPTIVE || wait == XENIDC_WAIT_BLOCK || wait == XENIDC_WAIT_SPIN;
-}
-
 int xi_loop_new(const struct xenidc_loop_options *options, const struct xi_waiter *waiter, xenidc_loop **ret)
 {
 	struct xenidc_loop_options o = { .size = sizeof(o) };
 	XI_ASSERT(ret && waiter);
+	XI_ASSERT(waiter->size > 0 && waiter->init && waiter->fini && waiter->fd && waiter->look);
+	XI_ASSERT(waiter->sleep && waiter->futex_ok && waiter->wake && waiter->watch);
 	if (options && options->size < sizeof(options->size))
 		return -EINVAL;
 	if (options)
@@ -845,12 +902,14 @@ void xenidc_loop_free(xenidc_loop *loop)
 		xi_list_remove(&m->link);
 		m->destroy(m, forked);
 	}
-	XI_ASSERT(forked || (loop->count == 0 && xi_list_empty(&loop->tasks)));
+	XI_ASSERT(forked || (loop->count == 0 && loop->hot_count == 0 && loop->no_futex_count == 0));
+	XI_ASSERT(forked || xi_list_empty(&loop->tasks));
 	/* What is left is the client's: it may still be stopped after this. */
 	while (loop->timers.count)
 		xi_timers_stop(&loop->timers, loop->timers.heap[loop->timers.count - 1]);
 	while (loop->watches)
 		xenidc_watch_stop(loop->watches);
+	XI_ASSERT(loop->urgent + loop->lazy == 0 && loop->timers.count == 0);
 	loop->waiter->fini(loop->waiting);
 	xi_os->free(loop->waiting);
 	xi_os->free(loop);

@@ -10,11 +10,14 @@
 
 void xi_spin_init(struct xi_spin *spin, uint64_t max_ns)
 {
+	XI_ASSERT(spin);
 	*spin = (struct xi_spin){ .max_ns = max_ns, .wake_ns = max_ns, .gap = GAP_MIN };
 }
 
 uint64_t xi_spin_bound(const struct xi_spin *spin)
 {
+	XI_DASSERT(spin->misses <= MISSES_MAX && spin->left <= spin->gap);
+	XI_DASSERT(spin->wake_ns <= 2 * spin->max_ns);
 	uint64_t bound = spin->wake_ns + spin->wake_ns / 2;
 	if (spin->misses >= MISSES_MAX && spin->left > 0)
 		return 0;

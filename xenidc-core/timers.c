@@ -8,6 +8,7 @@
 
 static void put(struct xi_timers *timers, size_t i, struct xenidc_timer *timer)
 {
+	XI_DASSERT(i < timers->count && timer);
 	timers->heap[i] = timer;
 	timer->place = i + 1;
 }
@@ -15,6 +16,7 @@ static void put(struct xi_timers *timers, size_t i, struct xenidc_timer *timer)
 /* Move `timer`, for which place i is free, towards the top as far as it has to. Returns the free place. */
 static size_t sift_up(struct xi_timers *timers, size_t i, const struct xenidc_timer *timer)
 {
+	XI_DASSERT(i < timers->count);
 	while (i > 0) {
 		size_t parent = (i - 1) / 2;
 		if (timers->heap[parent]->due_ns <= timer->due_ns)
@@ -27,6 +29,7 @@ static size_t sift_up(struct xi_timers *timers, size_t i, const struct xenidc_ti
 
 static size_t sift_down(struct xi_timers *timers, size_t i, const struct xenidc_timer *timer)
 {
+	XI_DASSERT(i < timers->count);
 	for (;;) {
 		size_t child = 2 * i + 1;
 		if (child >= timers->count)
@@ -46,6 +49,8 @@ static void settle(struct xi_timers *timers, size_t i, struct xenidc_timer *time
 	i = sift_up(timers, i, timer);
 	i = sift_down(timers, i, timer);
 	put(timers, i, timer);
+	XI_DASSERT(i == 0 || timers->heap[(i - 1) / 2]->due_ns <= timer->due_ns);
+	XI_DASSERT(2 * i + 1 >= timers->count || timers->heap[2 * i + 1]->due_ns >= timer->due_ns);
 }
 
 int xi_timers_start(struct xi_timers *timers, struct xenidc_timer *timer, uint64_t due_ns)
@@ -66,7 +71,7 @@ void xi_timers_stop(struct xi_timers *timers, struct xenidc_timer *timer)
 {
 	XI_ASSERT(timer->place > 0 && timer->place <= timers->count);
 	size_t i = timer->place - 1;
-	XI_ASSERT(timers->heap[i] == timer);
+	XI_ASSERT(timers->heap[i] == timer && timers->count <= XI_TIMERS_MAX);
 	struct xenidc_timer *last = timers->heap[--timers->count];
 	timers->heap[timers->count] = NULL;
 	timer->place = 0;
@@ -79,6 +84,7 @@ struct xenidc_timer *xi_timers_pop(struct xi_timers *timers, uint64_t now)
 	if (!timers->count || timers->heap[0]->due_ns > now)
 		return NULL;
 	struct xenidc_timer *timer = timers->heap[0];
+	XI_DASSERT(timer->place == 1);
 	xi_timers_stop(timers, timer);
 	return timer;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A loop without a machine, for its tests: a clock that stands still unless told otherwise, a waiter that keeps a diary,
+/* A loop without a machine, for its tests: a clock that stands still unless told otherwise, a waiter that keeps a diary
  * and connections that do as they are told. */
 #ifndef TESTS_UNIT_LOOP_MACHINE_H
 #define TESTS_UNIT_LOOP_MACHINE_H
