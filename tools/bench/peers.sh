@@ -47,7 +47,7 @@ read -r cpu_a cpu_b < <(taskset -cp $$ | sed 's/.*: //' | tr ',' '\n' |
 # field NAME: a number of the JSON object on stdin; nothing if it is null.
 field() { sed -n 's/.*"'"$1"'": \([0-9.e+-]*\)[,}].*/\1/p'; }
 
-calc() { awk "BEGIN { printf \"%.6g\", $1 }"; }
+calc() { awk "BEGIN { printf \"%.6g\", ($1) }"; }
 
 # ours VERB OPTION...: measure; the object stands in $tmp/ours then.
 ours() {
