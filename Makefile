@@ -98,11 +98,11 @@ LIBS     :=
 HEADERS  := $(filter-out include/xenidc/transport.h,$(wildcard include/xenidc/*.h))
 -include $(wildcard xenidc-core/build.mk transport-*/build.mk usb/build.mk)
 
-# Objects are made again when the flags change.
+# Objects are made again when the flags change that they depend on.
+flags = $(CC_$1) $(filter-out $(WERROR),$(C_FLAGS)) $(FLAGS_$1) $(CFLAGS)
 define flavour
 $(BUILD)/$1/flags: FORCE
-	@mkdir -p $$(@D); echo '$$(CC_$1) $$(C_FLAGS) $$(FLAGS_$1) $$(CFLAGS)' | cmp -s - $$@ || \
-		echo '$$(CC_$1) $$(C_FLAGS) $$(FLAGS_$1) $$(CFLAGS)' >$$@
+	@mkdir -p $$(@D); echo '$$(call flags,$1)' | cmp -s - $$@ || echo '$$(call flags,$1)' >$$@
 $(BUILD)/$1/obj/%.o: %.c $(BUILD)/$1/flags
 	$$(call compile,$1)
 endef

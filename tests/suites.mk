@@ -3,7 +3,7 @@
 # The suites of `make check`, in the order in which they run: cheap ones first. SUITES_FAST are those of
 # `make check-fast`. A suite NAME is a target suite-NAME, which builds what it needs and gives its tests to $(RUN).
 SUITES_FAST := house unit examples tools package
-SUITES      := $(SUITES_FAST) build conformance asan tsan hostile kills \
+SUITES      := $(SUITES_FAST) build conformance asan asan-conformance tsan tsan-conformance hostile kills mutants \
 	$(if $(wildcard tests/fuzz/fuzz_*.c),fuzz) $(if $(wildcard tests/sim/test_*.c),sim)
 
 # Tests of a suite are programs, or "NAME: command"; see tests/run.
@@ -40,12 +40,13 @@ suite-conformance: test-conformance
 	@$(RUN) -t 600 conformance $(call columns,test,$(COLUMNS))
 
 # With AddressSanitizer and UndefinedBehaviorSanitizer; with ThreadSanitizer.
-suite-asan: asan-unit asan-conformance
-	@$(RUN) -t 900 -j $(JOBS) asan $(call test_programs,asan,unit)
+suite-asan: asan-unit
+	@$(RUN) -t 300 -j $(JOBS) asan $(call test_programs,asan,unit)
+suite-asan-conformance: asan-conformance
 	@$(RUN) -t 900 asan-conformance $(call columns,asan,$(COLUMNS))
-
-suite-tsan: tsan-unit tsan-conformance
-	@$(RUN) -t 900 -j $(JOBS) tsan $(call test_programs,tsan,unit)
+suite-tsan: tsan-unit
+	@$(RUN) -t 300 -j $(JOBS) tsan $(call test_programs,tsan,unit)
+suite-tsan-conformance: tsan-conformance
 	@$(RUN) -t 900 tsan-conformance $(call columns,tsan,$(filter-out sim-%,$(COLUMNS)))
 
 suite-hostile: asan-hostile
@@ -57,6 +58,11 @@ fuzz_each = $(shell echo $$(($1 / ($(words $(FUZZERS)) + !$(words $(FUZZERS))) +
 suite-fuzz: fuzzers
 	@$(RUN) -t $$(($(call fuzz_each,$(FUZZ_SECONDS)) + 60)) fuzz $(foreach f,$(FUZZERS),"$(notdir $f): \
 		tests/fuzz-run $(call fuzz_each,$(FUZZ_SECONDS)) $f")
+
+# Small, wrong changes, each of which a test has to notice.
+MUTANTS := $(sort $(wildcard tests/mutants/*))
+suite-mutants: tests
+	@$(RUN) -t 300 -j $(JOBS) mutants $(foreach m,$(MUTANTS),"$(notdir $m): tests/mutant $m")
 
 suite-kills: test-chaos
 	@$(RUN) -t 600 kills $(call test_programs,test,chaos)
