@@ -10,15 +10,17 @@ SUITES      := $(SUITES_FAST) build conformance asan asan-conformance tsan tsan-
 RUN = BUILD=$(BUILD) tests/run
 .PHONY: $(SUITES:%=suite-%)
 
-# The rules of the house, each with its self-test. Those about objects look at the normal build.
-HOUSE := $(filter-out lib.sh,$(notdir $(wildcard tests/house/*)))
+# The rules of the house, each with its self-test. Those about objects look at the normal build; `unused` wants to see
+# what tests use, too, and comes with the suite that builds everything.
+HOUSE := $(filter-out lib.sh unused,$(notdir $(wildcard tests/house/*)))
 suite-house: lib
 	@$(RUN) -j $(JOBS) house $(foreach h,$(HOUSE),"$h: tests/house/$h" "$h-bites: tests/house/$h --self-test")
 
 # Everything, by both compilers, without a warning.
 suite-build:
 	@$(RUN) -t 600 build "gcc: $(MAKE) -j$(JOBS) all tests WERROR=-Werror" \
-		"clang: $(MAKE) -j$(JOBS) clang WERROR=-Werror" "headers: tests/package/headers"
+		"clang: $(MAKE) -j$(JOBS) clang WERROR=-Werror" "headers: tests/package/headers" \
+		"unused: tests/house/unused" "unused-bites: tests/house/unused --self-test"
 
 suite-unit: test-unit
 	@$(RUN) -j $(JOBS) unit $(call test_programs,test,unit)
