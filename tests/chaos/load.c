@@ -12,7 +12,9 @@ struct order {
 	uint32_t busy_us; /* work before anything else happens */
 	uint32_t hold_us; /* answer after this long; 0: at once */
 	uint32_t out, in; /* bytes of the references, 0: none */
+	uint32_t pad;     /* bytes of the payload behind this */
 };
+#define PAD_MAX 200u
 
 #define TICK_NS 500000u
 
@@ -57,9 +59,11 @@ static uint32_t some_length(struct load *load)
 struct flight {
 	struct load *load;
 	struct order order;
+	uint8_t pad[PAD_MAX]; /* right behind it */
 	struct xenidc_ref refs[2];
 	uint32_t nrefs;
 };
+_Static_assert(offsetof(struct flight, pad) == offsetof(struct flight, order) + sizeof(struct order), "one payload");
 
 static void put_back(xenidc_channel *channel, struct flight *f)
 {
@@ -76,8 +80,9 @@ static void check_reply(struct flight *f, const struct xenidc_result *result)
 	uint32_t in = f->order.out ? 1 : 0;
 
 	CHECK(result->status == (int32_t)f->order.number);
-	CHECK(result->payload_len == sizeof(f->order));
+	CHECK(result->payload_len == sizeof(f->order) + f->order.pad);
 	CHECK(!memcmp(result->payload, &f->order, sizeof(f->order)));
+	CHECK(!memcmp((const uint8_t *)result->payload + sizeof(f->order), f->pad, f->order.pad));
 	CHECK(result->refs == f->nrefs);
 	if (f->order.in) {
 		CHECK(result->valid[in] == f->order.in);
@@ -140,6 +145,8 @@ static struct order some_order(struct load *load)
 {
 	struct order o = { .number = load->ends->next };
 
+	if (rng_below(&load->rng, 2) == 0)
+		o.pad = rng_below(&load->rng, PAD_MAX + 1);
 	if (rng_below(&load->rng, 16) == 0)
 		o.busy_us = 1 + rng_below(&load->rng, 300);
 	if (rng_below(&load->rng, 4) == 0)
@@ -166,7 +173,8 @@ static bool submit_one(struct load *load)
 		return false;
 	}
 	request.payload = &f->order;
-	request.payload_len = sizeof(f->order);
+	request.payload_len = sizeof(f->order) + f->order.pad;
+	memset(f->pad, (int)f->order.number, f->order.pad);
 	request.refs = f->refs;
 	request.ref_count = f->nrefs;
 	if (load->cancels && rng_below(&load->rng, 32) == 0)
@@ -179,6 +187,7 @@ static bool submit_one(struct load *load)
 		free(f);
 		return false;
 	}
+	load->ends->channel[load->ends->next] = load->id;
 	load->ends->end[load->ends->next++] = END_IN_FLIGHT;
 	load->ends->in_flight++;
 	if (load->cancels && rng_below(&load->rng, 64) == 0)
@@ -211,14 +220,14 @@ static void busy(uint32_t us)
 		;
 }
 
+/* The reply has the payload of the request, and what is asked for by its IN reference. */
 static void answer(struct load *load, xenidc_incoming request, uint32_t in_index, const struct order *order)
 {
-	struct xenidc_reply reply = { .status = (int32_t)order->number,
-				      .payload = order,
-				      .payload_len = sizeof(*order) };
+	struct xenidc_reply reply = { .status = (int32_t)order->number };
 	uint32_t valid[2] = { 0, 0 }, length;
 	void *to;
 
+	CHECK_EQ(xenidc_incoming_payload(load->channel, request, &reply.payload, &reply.payload_len), 0);
 	if (order->in) {
 		int r = xenidc_view(load->channel, request, in_index, &to, &length);
 		if (r)
@@ -270,7 +279,7 @@ static void let_go(struct load *load, struct load_held *h)
 	} else {
 		struct order order;
 		CHECK(xenidc_incoming_payload(load->channel, h->request, &payload, &length) == 0);
-		CHECK(length == sizeof(order));
+		CHECK(length >= sizeof(order));
 		memcpy(&order, payload, sizeof(order));
 		CHECK(order.number == h->number);
 		if (h->view)
@@ -303,9 +312,9 @@ static void on_request(xenidc_channel *channel, xenidc_incoming request)
 	struct order order;
 
 	CHECK(xenidc_incoming_payload(channel, request, &payload, &length) == 0);
-	CHECK(length == sizeof(order));
+	CHECK(length >= sizeof(order));
 	memcpy(&order, payload, sizeof(order));
-	CHECK(order.number < JOURNAL_MAX);
+	CHECK(order.number < JOURNAL_MAX && length == sizeof(order) + order.pad);
 	/* First of all: from here on this request counts as executed. */
 	if (load->journal && atomic_fetch_add(&load->journal->dispatched[order.number], 1) != 0)
 		check_failed(__FILE__, __LINE__, "request %u was dispatched twice", order.number);

@@ -12,9 +12,10 @@
 
 /* How the requests of one round ended, by number. */
 struct ends {
-	uint8_t end[JOURNAL_MAX];    /* enum xenidc_end; 0: not submitted, 255: in flight */
-	uint8_t reason[JOURNAL_MAX]; /* enum xenidc_reason */
-	uint32_t next;               /* number of the next request */
+	uint8_t end[JOURNAL_MAX];     /* enum xenidc_end; 0: not submitted, 255: in flight */
+	uint8_t reason[JOURNAL_MAX];  /* enum xenidc_reason */
+	uint8_t channel[JOURNAL_MAX]; /* `id` of the load that submitted it */
+	uint32_t next;                /* number of the next request */
 	uint32_t in_flight;
 };
 #define END_IN_FLIGHT 255
@@ -24,6 +25,7 @@ struct load {
 	struct journal *journal; /* where dispatches are written down; NULL: nowhere */
 	struct ends *ends;       /* of the requests submitted here */
 	struct rng rng;
+	uint8_t id;
 	bool submitting;
 	bool quiet; /* submits nothing at all */
 	bool cancels;

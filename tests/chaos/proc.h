@@ -23,7 +23,7 @@
  * which it was stored: that makes it a witness.
  */
 struct journal {
-	int fd; /* of the test that made it */
+	int fd;                           /* of the test that made it */
 	char address[XENIDC_ADDRESS_MAX]; /* where the child listens */
 	_Atomic uint32_t listening;
 	_Atomic uint32_t connects;    /* how often the child was connected */

@@ -22,6 +22,7 @@
 #include "victim.h"
 
 #define RANDOM_KILLS 60
+#define TRIES 5
 #define MS 1000000u
 
 /* Promise 7, and how soon a death is noticed (the kernel tells at once). */
@@ -47,7 +48,7 @@ struct tally {
 /* One channel of ours to the victim. */
 struct incarnation {
 	struct load load;
-	uint32_t first, last; /* requests submitted on it: first <= number < last */
+	uint32_t first, last; /* first <= number < last: requests submitted on it, and maybe on another one */
 	struct xenidc_timer life;
 };
 
@@ -67,9 +68,12 @@ static struct {
 	struct tally *row;
 	pid_t victim;
 	unsigned channels;
+	uint8_t next_id;
 	bool dialling, reaped;
 	uint64_t started_at, connected_at, dead_at;
 	uint64_t notice_ns;
+	uint64_t suspect_at; /* a channel ended as if the victim had died; has it? */
+	struct xenidc_error suspect;
 	struct census baseline;
 } t;
 
@@ -99,12 +103,17 @@ static void check_unknown(const struct incarnation *inc, unsigned window)
 
 	for (uint32_t n = inc->first; n < inc->last; n++) {
 		bool logged = t.journal->dispatched[n] != 0;
+		if (t.ends.channel[n] != inc->load.id)
+			continue;
 		if (logged && unlogged)
 			check_failed(__FILE__, __LINE__, "%s, yet later ones were executed", describe(unlogged));
 		if (t.ends.end[n] != XENIDC_UNKNOWN || logged || was_cancelled(n))
 			continue;
 		if (!window)
-			check_failed(__FILE__, __LINE__, "%s, but it is known that it was not executed", describe(n));
+			check_failed(__FILE__, __LINE__,
+				     "%s, but it is known that it was not executed; %s; it is number %u of %u on its "
+				     "channel",
+				     describe(n), inc->load.why.text, n - inc->first + 1, inc->last - inc->first);
 		window--;
 		unlogged = n;
 		t.row->window++;
@@ -170,6 +179,10 @@ static void down(struct load *load)
 	xenidc_timer_stop(&inc->life);
 	inc->last = t.ends.next;
 	CHECK(!kernel || !load->why.by_peer);
+	if (load->disconnected && load->why.reason != XENIDC_REASON_CLOSED && !t.dead_at) {
+		t.suspect_at = check_now();
+		t.suspect = load->why;
+	}
 	if (load->disconnected && load->why.by_peer)
 		check_unknown(inc, 0);
 	else if (load->disconnected && !t.plan->tcp)
@@ -195,6 +208,7 @@ static struct incarnation *incarnation_new(void)
 	inc->load.on_idle = down;
 	inc->load.user = inc;
 	inc->first = t.ends.next;
+	inc->load.id = t.next_id++;
 	t.channels++;
 	return inc;
 }
@@ -237,7 +251,7 @@ static void start(const struct plan *plan)
 	t.plan = plan;
 	t.row = &t.tally[plan->tcp][plan->listens][plan->kind];
 	t.reaped = t.dialling = false;
-	t.connected_at = t.dead_at = t.notice_ns = 0;
+	t.connected_at = t.dead_at = t.notice_ns = t.suspect_at = 0;
 	for (int i = 0; i < 2; i++)
 		bystander_mark(t.bystanders[i]);
 	v.address = plan->listens ? t.names[plan->tcp] : xenidc_listener_address(t.listeners[plan->tcp]);
@@ -254,6 +268,12 @@ static void start(const struct plan *plan)
 static bool time_to_kill(void)
 {
 	uint64_t from = t.plan->early ? t.started_at : t.connected_at;
+
+	/* What ends in order is told in order, however busy we are. */
+	if (t.suspect_at && check_now() > t.suspect_at + 200 * MS)
+		check_failed(__FILE__, __LINE__, "the victim lives, yet: %s", t.suspect.text);
+	if (t.suspect_at)
+		return false;
 
 	if (t.plan->failpoint && t.connected_at == 0)
 		from = t.started_at + 1000 * MS * check_factor();
@@ -311,6 +331,9 @@ static bool play(const struct plan *plan)
 		}
 		if (plan->listens && t.journal->listening && !t.dialling)
 			dial();
+		/* Now and then we read nothing for a while, so that what the victim sends is cut anywhere. */
+		if (plan->failpoint && rng_below(&t.rng, 100) == 0)
+			usleep(rng_below(&t.rng, 20000));
 		if (time_to_kill()) {
 			hit = plan->failpoint == NULL;
 			t.dead_at = check_now();
@@ -345,21 +368,25 @@ static void kill_at_random(void)
 	play(&plan);
 }
 
-/* Is it passed by a dialler, by a listener, over shm, over tcp? Once in any of these is asked for, all are tried. */
+/*
+ * Is it passed by a dialler, by a listener, over shm, over tcp? All are tried, at one of the first passes, until it was;
+ * what is passed only once, or by chance, needs more than one try.
+ */
 static unsigned kill_at_failpoint(const char *name)
 {
 	unsigned hits = 0;
 
-	for (int i = 0; i < 4; i++) {
-		struct plan plan = { .kind = TALLY_FAILPOINT,
-				     .failpoint = name,
-				     .tcp = i & 2,
-				     .listens = i & 1,
-				     .pass = 1 + rng_below(&t.rng, 3),
-				     .kill_after_ns = 150 * MS };
-		hits += play(&plan);
-	}
-	printf("  %-32s hit in %u of 4 settings\n", name, hits);
+	for (unsigned try = 0; try < TRIES && !hits; try++)
+		for (int i = 0; i < 4; i++) {
+			struct plan plan = { .kind = TALLY_FAILPOINT,
+					     .failpoint = name,
+					     .tcp = i & 2,
+					     .listens = i & 1,
+					     .pass = try ? 1 : 1 + rng_below(&t.rng, 3),
+					     .kill_after_ns = 150 * MS };
+			hits += play(&plan);
+		}
+	printf("  %-32s hit in %u settings\n", name, hits);
 	return hits;
 }
 
@@ -456,6 +483,12 @@ static void tear_down(void)
 	xenidc_loop_free(t.loop);
 }
 
+/* Passed only by a sender of very much: test_stuffed.c sees to it. */
+static bool is_tested_elsewhere(const char *name)
+{
+	return !strcmp(name, "stream_frame_cut");
+}
+
 static void test_kills(void)
 {
 	unsigned missed = 0;
@@ -463,7 +496,7 @@ static void test_kills(void)
 	set_up();
 	settle();
 	for (int i = 0; xi_failpoint_names[i]; i++)
-		if (!kill_at_failpoint(xi_failpoint_names[i])) {
+		if (!is_tested_elsewhere(xi_failpoint_names[i]) && !kill_at_failpoint(xi_failpoint_names[i])) {
 			printf("  %s: never passed\n", xi_failpoint_names[i]);
 			missed++;
 		}

@@ -268,13 +268,103 @@ static void test_dispatch_index_of_the_dead(void)
 	finish();
 }
 
+/* --- A sender that dies in the middle of a frame: what it had sent of it is worth nothing */
+
+static void stuff(xenidc_channel *channel, const struct xenidc_limits *limits)
+{
+	(void)limits;
+	t.channel = channel;
+	for (uint32_t n = 1; n <= REQUESTS; n++)
+		submit(n, 0);
+}
+
+static void dial(const char *address)
+{
+	struct xenidc_channel_options options = { .size = sizeof(options), .handlers = { .connected = stuff } };
+	struct xenidc_error err;
+
+	budget(&options.budget);
+	CHECK_EQ(xenidc_loop_new(NULL, &t.loop), 0);
+	if (xenidc_channel_new(t.loop, &options, &t.channel, &err) || xenidc_channel_connect(t.channel, address, &err))
+		check_failed(__FILE__, __LINE__, "%s", err.text);
+	CHECK_EQ(xenidc_loop_run(t.loop), 0);
+	exit(0);
+}
+
+static void count(xenidc_channel *channel, xenidc_incoming request)
+{
+	struct xenidc_reply reply = { 0 };
+	const void *payload;
+	uint32_t length, number;
+
+	CHECK_EQ(xenidc_incoming_payload(channel, request, &payload, &length), 0);
+	CHECK_EQ(length, PAYLOAD);
+	memcpy(&number, payload, sizeof(number));
+	CHECK_EQ(number, ++t.ended);
+	CHECK_EQ(xenidc_reply(channel, request, &reply), 0);
+}
+
+static void accepted(xenidc_listener *listener, xenidc_channel *channel)
+{
+	(void)listener;
+	t.channel = channel;
+}
+
+static void test_death_within_a_frame(void)
+{
+	struct xenidc_listener_options options = { .size = sizeof(options), .accepted = accepted };
+	const char *argv[] = { NULL, "sender", NULL, NULL };
+	xenidc_listener *listener;
+	struct xenidc_error err;
+	struct census before, after;
+	int status = 0;
+	pid_t pid;
+
+	memset(&t, 0, sizeof(t));
+	CHECK_EQ(xenidc_loop_new(NULL, &t.loop), 0);
+	options.channel.size = sizeof(options.channel);
+	options.channel.handlers.connected = connected;
+	options.channel.handlers.request = count;
+	options.channel.handlers.idle = idle;
+	budget(&options.channel.budget);
+	if (xenidc_listener_new(t.loop, "tcp:127.0.0.1:0", &options, &listener, &err))
+		check_failed(__FILE__, __LINE__, "%s", err.text);
+	census_take(&before);
+	argv[2] = xenidc_listener_address(listener);
+	pid = proc_start(argv, "stream_frame_cut:1:kill");
+	CHECK(pump_until(t.loop, is_connected, NULL, 5000));
+	/* Nothing is read until it has run into the end of the kernel's buffers, and so has died. */
+	for (uint64_t end = check_now() + 5000000000u * (uint64_t)check_factor(); !proc_ended(pid, &status);) {
+		CHECK(check_now() < end);
+		usleep(1000);
+	}
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	CHECK(pump_until(t.loop, is_idle, NULL, 1000));
+	CHECK_EQ(t.why.reason, XENIDC_REASON_LOST);
+	CHECK(t.ended > 0 && t.ended < REQUESTS);
+	printf("tcp: %u whole requests of a sender that died in the middle of the next\n", t.ended);
+	xenidc_channel_free(t.channel);
+	CHECK_EQ(xenidc_loop_step(t.loop, 0), 0);
+	census_take(&after);
+	if (!census_equal(&before, &after)) {
+		census_print("before", &before);
+		census_print("after", &after);
+		check_failed(__FILE__, __LINE__, "something is left of a dead sender");
+	}
+	xenidc_listener_free(listener);
+	xenidc_loop_free(t.loop);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = { TEST(test_bytes_that_never_left),
-						   TEST(test_dispatch_index_of_the_dead) };
+						   TEST(test_dispatch_index_of_the_dead),
+						   TEST(test_death_within_a_frame) };
 
 	if (argc == 4 && !strcmp(argv[1], "server"))
 		serve(argv[2], argv[3]);
+	if (argc == 3 && !strcmp(argv[1], "sender"))
+		dial(argv[2]);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	return check_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
 }
