@@ -200,7 +200,7 @@ static int may_connect(const xenidc_channel *channel, struct xenidc_error *err)
 	if (xi_loop_forked(channel->loop))
 		return xi_error(err, -ECHILD, XENIDC_REASON_UNSUPPORTED,
 				"this process was forked after the loop was made");
-	if (channel->accepted)
+	if (channel->accepted && !conn)
 		return xi_error(err, -EINVAL, XENIDC_REASON_UNSUPPORTED,
 				"a channel that a listener made cannot connect; make one with xenidc_channel_new()");
 	if (!conn)

@@ -176,6 +176,7 @@ struct xi_conn {
 	uint64_t linger_until;
 	uint64_t unsent_at_end; /* first position of which no byte had left */
 
+	uint16_t major, minor; /* of the protocol in use */
 	struct xenidc_limits limits;
 	struct xenidc_times times;
 	struct xi_frame_limits frame_limits;

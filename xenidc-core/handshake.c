@@ -23,10 +23,9 @@ static void send_hello(struct xi_conn *conn, const struct xi_hello *hello)
 
 static void set_version(struct xi_hello *h, const struct xi_conn *conn)
 {
-	XI_ASSERT(conn->limits.peer.version_major >= XI_PROTOCOL_MAJOR_MIN &&
-		  conn->limits.peer.version_major <= XI_PROTOCOL_MAJOR);
-	h->major_min = h->major_max = conn->limits.peer.version_major;
-	h->minor = conn->limits.peer.version_minor;
+	XI_ASSERT(conn->major >= XI_PROTOCOL_MAJOR_MIN && conn->major <= XI_PROTOCOL_MAJOR);
+	h->major_min = h->major_max = conn->major;
+	h->minor = conn->minor;
 }
 
 /* Add what the peer's transport needs to reach our region. */
@@ -97,7 +96,7 @@ void xi_handshake_offer(struct xi_conn *conn)
 
 /* --- Versions */
 
-/* The largest major that both speak, to the peer's description. False: there is none. */
+/* The largest major that both speak, and the smaller minor. False: there is none. */
 static bool agree_on_version(struct xi_conn *conn, const struct xi_hello *h)
 {
 	uint16_t major = h->major_max < XI_PROTOCOL_MAJOR ? h->major_max : XI_PROTOCOL_MAJOR;
@@ -106,10 +105,12 @@ static bool agree_on_version(struct xi_conn *conn, const struct xi_hello *h)
 	XI_ASSERT(h->major_min <= h->major_max);
 	if (major < h->major_min || major < XI_PROTOCOL_MAJOR_MIN)
 		return false;
-	conn->limits.peer.version_major = major;
+	conn->major = major;
 	if (major == h->major_max && h->minor < minor)
 		minor = h->minor;
-	conn->limits.peer.version_minor = minor;
+	conn->minor = minor;
+	conn->limits.peer.version_major = h->major_max;
+	conn->limits.peer.version_minor = h->minor;
 	return true;
 }
 

@@ -96,6 +96,20 @@ static int reject(struct xenidc_accept *accept, enum xenidc_reason reason, const
 	return (int)reason;
 }
 
+static int reject_service(const xenidc_listener *listener, const struct xenidc_peer *peer, struct xenidc_accept *accept)
+{
+	char text[sizeof(accept->refuse_text)];
+
+	XI_ASSERT(listener->service[0]);
+	if (peer->service[0])
+		snprintf(text, sizeof(text), "\"%.60s\" was asked for, \"%.60s\" is what is served", peer->service,
+			 listener->service);
+	else
+		snprintf(text, sizeof(text), "no service was asked for, \"%.60s\" is what is served",
+			 listener->service);
+	return reject(accept, XENIDC_REASON_SERVICE, text);
+}
+
 /* The client's own word. */
 static int ask_hook(xenidc_listener *listener, struct xi_conn *conn, const struct xi_hello *hello,
 		    struct xenidc_accept *accept)
@@ -149,7 +163,7 @@ int xi_listener_admit(struct xi_conn *conn, const struct xi_hello *hello, struct
 	xi_text_printable(conn->limits.peer.service);
 	accept->channel = listener->options.channel;
 	if (listener->service[0] && strcmp(listener->service, hello->service) != 0)
-		return reject(accept, XENIDC_REASON_SERVICE, "another service than the one asked for is served here");
+		return reject_service(listener, &conn->limits.peer, accept);
 	if (listener->accounts->channels >= listener->options.channels_max)
 		return reject(accept, XENIDC_REASON_LIMIT, "as many channels as allowed are connected");
 	if (listener->options.accept) {
