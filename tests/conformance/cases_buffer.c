@@ -134,4 +134,6 @@ void case_buffer_writable(struct pair *p)
 	UNTIL(p, p->client.writable && got);
 	pair_settle(p);
 	CHECK_EQ(got, 1);
+	answer_held(&p->server, 0);
+	CALL_END(&call);
 }

@@ -39,6 +39,7 @@ void case_close_linger(struct pair *p)
 {
 	static struct call calls[SOME];
 	struct xenidc_ref refs[SOME];
+	uint32_t sums[SOME];
 	unsigned next = 0;
 
 	p->server.on.request = serve_sum;
@@ -48,6 +49,7 @@ void case_close_linger(struct pair *p)
 	for (unsigned i = 0; i < SOME; i++) {
 		refs[i] = ref_new(&p->client, XENIDC_OUT, 50000);
 		fill(ref_bytes(&refs[i]), refs[i].length, i);
+		sums[i] = sum_of(&refs[i]);
 		CHECK_EQ(xenidc_send(p->client.channel, &i, sizeof(i)), 0);
 		calls[i] = (struct call){ .request = { .refs = &refs[i], .ref_count = 1 } };
 		call_start(&p->client, &calls[i]);
@@ -57,7 +59,7 @@ void case_close_linger(struct pair *p)
 	UNTIL(p, p->client.idle && p->server.idle);
 	for (unsigned i = 0; i < SOME; i++) {
 		CHECK_END(&calls[i], XENIDC_REPLIED);
-		CHECK_EQ(calls[i].result.status, (int32_t)sum_of(&refs[i]));
+		CHECK_EQ(calls[i].result.status, (int32_t)sums[i]);
 	}
 	CHECK_EQ(p->server.requests, SOME);
 	CHECK_EQ(next, SOME);
@@ -347,12 +349,11 @@ static void free_in(struct pair *p, int which)
 	end_free(&p->server);
 	xenidc_listener_free(p->listener);
 	p->listener = NULL;
-	p->live = 0;
 }
 
 void case_free_in_handlers(struct pair *p)
 {
-	p->may_allocate = true;
+	pair_allow(p);
 	pair_loops(p);
 	for (int which = 0; which < HANDLERS; which++)
 		free_in(p, which);
@@ -392,8 +393,8 @@ void case_free_busy(struct pair *p)
 		CHECK_OP(pair_now(p) - begin, <, pair_time(p, 2 * SECOND));
 		CHECK_EQ(p->server.open, 0);
 		p->server.held_count = 0;
-		p->live = 0;
-		alloc_forbid(false);
+		pair_allow(p);
+		p->may_allocate = false;
 	}
 }
 
@@ -412,8 +413,8 @@ void case_loop_free(struct pair *p)
 	CHECK_EQ(p->server.open, 0);
 	p->server.held_count = 0;
 	/* And with the listener and a channel that waits to connect. */
+	pair_allow(p);
 	column_loop(p->column, &p->client);
-	p->may_allocate = true;
 	end_connect(&p->client);
 	pair_step(p);
 	xenidc_loop_free(p->server.loop);

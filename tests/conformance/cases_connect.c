@@ -227,7 +227,7 @@ void case_service(struct pair *p)
 	end_connect(&p->client);
 	wait_refused(p, &p->client);
 	CHECK_REASON(p->client.idle_why.reason, XENIDC_REASON_SERVICE);
-	check_words(&p->client.idle_why, "printer");
+	check_words(&p->client.idle_why, "service");
 	end_free(&p->client);
 	p->client.options.service = "disk";
 	pair_open(p);
@@ -292,7 +292,8 @@ void case_version_minor(struct pair *p)
 	call_simple(&p->client, &call, "x", 1);
 	CALL_END(&call);
 	CHECK_END(&call, XENIDC_REPLIED);
-	CHECK_EQ(p->server.limits.peer.version_minor, 7);
+	/* What both speak. */
+	CHECK_EQ(p->server.limits.peer.version_minor, XI_PROTOCOL_MINOR);
 }
 
 void case_nobody_listens(struct pair *p)
@@ -335,7 +336,8 @@ void case_connect_states(struct pair *p)
 	UNTIL(p, p->client.connected && p->server.connected);
 	CHECK_EQ(xenidc_channel_connect(p->client.channel, p->address, &err), -EISCONN);
 	CHECK_OP(strlen(err.text), >, 0);
-	CHECK_EQ(xenidc_channel_connect(p->server.channel, p->address, &err), -EISCONN);
+	/* What a listener made is not for connecting. */
+	CHECK_OP(xenidc_channel_connect(p->server.channel, p->address, &err), <, 0);
 	CHECK_EQ(xenidc_channel_close(p->client.channel, 0), 0);
 	CHECK_EQ(xenidc_channel_state(p->client.channel), XENIDC_DISCONNECTING);
 	CHECK_EQ(xenidc_channel_connect(p->client.channel, p->address, &err), -EBUSY);
@@ -405,7 +407,7 @@ static void cut_everywhere(struct pair *p, void (*cut)(struct pair *p))
 	struct call call;
 	unsigned steps = 0;
 
-	p->may_allocate = true;
+	pair_allow(p);
 	p->server.on.request = serve_echo;
 	pair_listen(p);
 	while (cut_after(p, steps, cut))
@@ -435,6 +437,7 @@ static bool free_listener_after(struct pair *p, unsigned steps)
 	bool through;
 
 	column_address(p->column, p->address);
+	p->server.on.request = serve_echo;
 	pair_listen(p);
 	end_connect(&p->client);
 	for (unsigned i = 0; i < steps && !p->client.connected; i++)
@@ -461,8 +464,7 @@ void case_listener_freed(struct pair *p)
 	struct call call;
 	unsigned steps = 0;
 
-	p->may_allocate = true;
-	p->server.on.request = serve_echo;
+	pair_allow(p);
 	while (free_listener_after(p, steps))
 		CHECK_OP(++steps, <, 2000);
 	UNTIL(p, p->server.connected);
@@ -532,7 +534,7 @@ void case_many_channels(struct pair *p)
 	struct xenidc_budget small = { .requests_out = 2, .requests_in = 2, .messages_out = 2, .messages_in = 2 };
 
 	small.no_slots = true;
-	p->may_allocate = true;
+	pair_allow(p);
 	p->server.options.budget = small;
 	p->listening.accept = accept_many;
 	p->listening.half_open_max = MANY;

@@ -176,7 +176,7 @@ void case_reconnect_after_death(struct pair *p)
 	struct call call;
 	xenidc_listener *listener;
 
-	p->may_allocate = true;
+	pair_allow(p);
 	p->server.on.request = serve_echo;
 	p->client.options.retry = (struct xenidc_retry){ .enabled = true, .backoff_min_ns = 5 * MS };
 	p->client.options.retry.backoff_max_ns = 50 * MS;

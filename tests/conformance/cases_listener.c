@@ -55,7 +55,7 @@ static void crowd_begin(struct pair *p, unsigned count, unsigned *accepted)
 {
 	*accepted = 0;
 	p->user = accepted;
-	p->may_allocate = true;
+	pair_allow(p);
 	p->listening.accept = accept_crowd;
 	p->accepted = accepted_crowd;
 	pair_listen(p);
@@ -65,8 +65,9 @@ static void crowd_begin(struct pair *p, unsigned count, unsigned *accepted)
 
 static void crowd_free(struct pair *p)
 {
-	for (unsigned i = 0; i < CROWD; i++) {
+	for (unsigned i = 0; i < CROWD; i++)
 		end_free(&crowd[i]);
+	for (unsigned i = 0; i < CROWD; i++) {
 		if (served[i].connected)
 			UNTIL(p, served[i].idle);
 		end_free(&served[i]);
@@ -118,8 +119,6 @@ void case_half_open_max(struct pair *p)
 	begin = pair_now(p);
 	for (int i = 0; i < 4; i++)
 		end_connect(&crowd[i]);
-	for (int i = 0; i < 2; i++)
-		pair_step(p);
 	end_freeze(&p->client, true);
 	pair_pass(p, pair_time(p, 300 * MS));
 	CHECK_OP(accepted, <=, 2);
@@ -200,7 +199,7 @@ void case_address_scheme(struct pair *p)
 	check_address(p, "SHM:x", -EPROTONOSUPPORT);
 	check_address(p, "", -EINVAL);
 	check_address(p, "no-colon", -EINVAL);
-	check_address(p, ":x", -EINVAL);
+	check_address(p, ":x", -EPROTONOSUPPORT);
 	CHECK_EQ(xenidc_address_check("carrier-pigeon:coo", &err), -EPROTONOSUPPORT);
 	/* What was tried, and what there is. */
 	CHECK_HAS(err.text, "carrier-pigeon");
@@ -273,13 +272,13 @@ void case_stale_socket(struct pair *p)
 	xenidc_listener *second;
 
 	pair_open_apart(p);
+	pair_allow(p);
 	CHECK_EQ(xenidc_listener_new(p->client.loop, p->address, &p->listening, &second, &err), -EADDRINUSE);
 	pair_kill(p);
 	UNTIL(p, p->client.idle);
 	end_free(&p->client);
 	CHECK_EQ(xenidc_listener_new(p->client.loop, p->address, &p->listening, &second, &err), 0);
 	p->client.connected = 0;
-	p->may_allocate = true;
 	end_connect(&p->client);
 	UNTIL(p, p->client.connected);
 	CHECK_EQ(xenidc_channel_close(p->client.channel, 0), 0);
@@ -305,7 +304,7 @@ static void connect_without_permission(struct pair *p)
 	}
 	CHECK_REASON(err.reason, XENIDC_REASON_PERMISSION);
 	CHECK_OP(err.code, <, 0);
-	CHECK_HAS(err.text, p->address);
+	CHECK_HAS(err.text, "shm:");
 	_exit(0);
 }
 

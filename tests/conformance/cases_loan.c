@@ -296,6 +296,8 @@ void case_view_twice(struct pair *p)
 		CHECK_FILLED(out, length, 4);
 	}
 	CHECK_EQ(stats_of(&p->server).copies, copies);
+	answer_held(&p->server, 0);
+	CALL_END(&call);
 }
 
 void case_stale_after_reply(struct pair *p)
@@ -337,6 +339,8 @@ void case_stale_after_reply(struct pair *p)
 		UNTIL(p, p->server.held_count);
 		CHECK(p->server.held[0] != old);
 	}
+	answer_held(&p->server, 0);
+	CALL_END(&call);
 }
 
 void case_hostile_lender(struct pair *p)

@@ -103,11 +103,13 @@ void case_credit_both_full(struct pair *p)
 			CHECK_EQ(xenidc_send(p->server.channel, &i, sizeof(i)), 0);
 		}
 		CHECK_EQ(xenidc_send(p->client.channel, "x", 1), -EAGAIN);
+		UNTIL(p, p->server.held_count == FULL && p->client.held_count == FULL);
+		/* Cancels have room of their own. */
 		for (unsigned i = 0; i < FULL; i++) {
 			CHECK_EQ(xenidc_cancel(p->client.channel, calls[0][i].id, 100 * SECOND), 0);
 			CHECK_EQ(xenidc_cancel(p->server.channel, calls[1][i].id, 100 * SECOND), 0);
 		}
-		UNTIL(p, p->server.held_count == FULL && p->client.held_count == FULL);
+		UNTIL(p, p->server.cancels == FULL * (round + 1) && p->client.cancels == FULL * (round + 1));
 		answer_held(&p->server, 1);
 		answer_held(&p->client, 2);
 		UNTIL(p, !p->client.open && !p->server.open);
@@ -463,13 +465,13 @@ void case_oldest_request(struct pair *p)
 	call_simple(&p->client, &calls[1], "b", 1);
 	pair_pass(p, 20 * MS);
 	age = stats_of(&p->client).oldest_request_ns;
-	CHECK_OP(age, >=, 40 * MS); /* as of the loop's last look at its clock */
-	CHECK_OP(age, <=, pair_now(p) - begin + 10 * MS);
+	CHECK_OP(age, >=, 30 * MS); /* as of the loop's last look at its clock */
+	CHECK_OP(age, <=, pair_now(p) - begin);
 	CHECK_EQ(p->server.held_count, 2);
 	answer(&p->server, p->server.held[0], 0);
 	CALL_END(&calls[0]);
-	CHECK_OP(stats_of(&p->client).oldest_request_ns, <, age);
-	CHECK_OP(stats_of(&p->client).oldest_request_ns, >=, 10 * MS);
+	CHECK_OP(stats_of(&p->client).oldest_request_ns, >, 0);
+	CHECK_OP(stats_of(&p->client).oldest_request_ns, <=, pair_now(p) - begin - 30 * MS);
 	answer(&p->server, p->server.held[1], 0);
 	p->server.held_count = 0;
 	CALL_END(&calls[1]);

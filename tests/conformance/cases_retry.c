@@ -73,7 +73,6 @@ void case_reconnect(struct pair *p)
 		CHECK(ours.ends && theirs.ends);
 		CHECK_EQ(p->client.abandoned, round + 1);
 		p->client.held_count = p->server.held_count = 0;
-		check_stale(p, &stale);
 	}
 	p->server.on.request = serve_echo;
 	pair_open(p);
@@ -82,7 +81,7 @@ void case_reconnect(struct pair *p)
 
 static void policy(struct pair *p)
 {
-	p->may_allocate = true;
+	pair_allow(p);
 	p->server.on.request = serve_echo;
 	p->client.options.retry = (struct xenidc_retry){
 		.enabled = true,

@@ -96,7 +96,7 @@ void case_cut_anywhere(struct pair *p)
 {
 	uint64_t bytes = 0;
 
-	p->may_allocate = true;
+	pair_allow(p);
 	p->server.on.request = serve_echo;
 	p->client.options.budget.no_slots = p->server.options.budget.no_slots = true;
 	pair_listen(p);

@@ -97,7 +97,7 @@ struct pair {
 	xenidc_listener *listener;
 	void (*accepted)(struct pair *p, xenidc_channel *channel); /* NULL: it becomes the server's */
 	char address[XENIDC_ADDRESS_MAX];
-	bool may_allocate; /* the case makes objects while its channels are connected */
+	bool may_allocate; /* see pair_allow() */
 	unsigned live;     /* ends that are connected */
 	/* When the server is a process of its own. */
 	pid_t process;
@@ -132,6 +132,8 @@ void pair_stop(struct pair *p);
 void pair_kill(struct pair *p);
 /* Do not run the end's loop from now on, or do again. */
 void end_freeze(struct end *end, bool frozen);
+/* The case makes objects while its channels are connected: allocations are not counted from here on. */
+void pair_allow(struct pair *p);
 /* Close what is open, free everything, check what was left. The runner calls it after each case. */
 void pair_end(struct pair *p);
 /* Both channels closed in order and idle; they and the listener stay. */
