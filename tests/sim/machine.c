@@ -39,6 +39,14 @@ static struct {
 } machine;
 
 /* --- Randomness: xorshift128+ */
+void sim_seed(uint64_t seed)
+{
+	machine.random[0] = seed * 0x9e3779b97f4a7c15ull + 0x6a09e667f3bcc909ull;
+	machine.random[1] = (seed ^ seed >> 31) * 0xbf58476d1ce4e5b9ull + 1;
+	for (int i = 0; i < 16; i++)
+		(void)sim_random();
+}
+
 uint64_t sim_random(void)
 {
 	uint64_t a = machine.random[0], b = machine.random[1];
@@ -96,6 +104,24 @@ static uint64_t machine_clock(void)
 }
 
 /* --- Memory */
+void sim_forbid_allocations(struct sim_process *process, bool forbid)
+{
+	XI_ASSERT(forbid || process->no_allocations > 0);
+	process->no_allocations += forbid ? 1 : -1;
+}
+
+static void count_allocation(size_t size)
+{
+	struct sim_process *p = sim_current();
+
+	machine.allocations++;
+	machine.allocated += size;
+	if (!p)
+		return;
+	p->allocations++;
+	XI_ASSERT(!p->no_allocations); /* between connected and idle nothing allocates */
+}
+
 static void *machine_alloc(size_t size)
 {
 	struct sim_process *owner = sim_current();
@@ -107,8 +133,7 @@ static void *machine_alloc(size_t size)
 	b->process = owner;
 	b->size = size;
 	xi_list_append(owner ? &owner->blocks : &machine.blocks, &b->link);
-	machine.allocations++;
-	machine.allocated += size;
+	count_allocation(size);
 	return b + 1;
 }
 
@@ -144,8 +169,7 @@ static void *machine_mmap(void *at, size_t length, int prot, int flags, int fd, 
 	m->length = length;
 	m->process = sim_current();
 	xi_list_append(&machine.mappings, &m->link);
-	machine.allocations++;
-	machine.allocated += length;
+	count_allocation(length);
 	return m->at;
 }
 
@@ -228,10 +252,7 @@ void sim_machine_begin(uint64_t seed)
 	xi_list_init(&machine.blocks);
 	xi_list_init(&machine.mappings);
 	machine.now = START;
-	machine.random[0] = seed * 0x9e3779b97f4a7c15ull + 0x6a09e667f3bcc909ull;
-	machine.random[1] = (seed ^ seed >> 31) * 0xbf58476d1ce4e5b9ull + 1;
-	for (int i = 0; i < 16; i++)
-		(void)sim_random();
+	sim_seed(seed);
 	for (int i = 0; i < XI_OBJECT_KINDS; i++)
 		machine.objects[i] = xi_alive((enum xi_object)i);
 	xi_os = &machine_os;

@@ -39,7 +39,6 @@ void sim_event_stop(struct sim_event *event);
 /* Run what is due. */
 unsigned sim_events_run(void);
 uint64_t sim_events_next(void); /* UINT64_MAX: none */
-void sim_events_reset(void);
 
 /* --- Descriptors: numbers with a readiness, nothing behind them. */
 int sim_fd_new(void);
@@ -58,6 +57,8 @@ struct sim_process {
 	struct sim_waiter *waiter;
 	struct xi_list blocks; /* its memory */
 	int64_t objects[XI_OBJECT_KINDS];
+	uint64_t allocations;
+	unsigned no_allocations; /* calls under way that may not allocate */
 	/* Coroutine. */
 	bool coroutine, asleep, finished;
 	uint64_t ready_at; /* runs not before this: the delay of a wake-up */
@@ -71,6 +72,8 @@ struct sim_process {
 struct sim_process *sim_current(void);
 struct sim_process *sim_process_at(unsigned i); /* NULL behind the last */
 struct sim_process *sim_process_of(xenidc_loop *loop);
+/* Nothing is under way, nobody is about to wake up, nobody is stopped: only time can change something. */
+bool sim_quiet(void);
 /* Give others a turn, if this is a coroutine. */
 void sim_yield(void);
 /* The run so far, as one number; and something that happened. */
@@ -80,9 +83,11 @@ void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const struct sim_options *sim_options(void);
 
 /* --- machine.c */
+void sim_seed(uint64_t seed);
 void sim_machine_begin(uint64_t seed);
 void sim_machine_end(void);
 void sim_set_now(uint64_t now);
+void sim_forbid_allocations(struct sim_process *process, bool forbid);
 /* Everything that a process had is gone, also its objects in the counters. */
 void sim_machine_bury(struct sim_process *process);
 /* Objects made or destroyed since the last call belong to `process`. */
@@ -95,6 +100,8 @@ bool sim_waiter_ready(const struct sim_waiter *w);
 uint64_t sim_waiter_until(const struct sim_waiter *w);
 /* Somebody woke the sleepers of this word (an address of the sleeper's own). */
 void sim_waiter_wake_word(struct sim_process *process, const uint32_t *word);
+/* Wake it for nothing. */
+void sim_wake(struct sim_process *process);
 /* World: let others run until the waiter is ready (a loop that the test steps and that waits). */
 void sim_wait_plain(struct sim_process *process);
 /* World: sleep of a coroutine. */
@@ -178,6 +185,8 @@ void sim_net_died(struct sim_process *process);
 
 /* --- the transports */
 extern const struct xi_transport sim_transport_mapped, sim_transport_stream, sim_transport_window;
+/* When a pipe last said that it is short of memory. */
+uint64_t sim_stream_starved(void);
 void sim_mapped_end(void);
 void sim_mapped_died(struct sim_process *process);
 /* Write into regions of this process that the peer has let go of, late. Returns how many there were. */

@@ -14,6 +14,8 @@
 /* After ENOBUFS nothing is said to have changed: the engine has to try again by itself. */
 #define NO_MEMORY_ONE_IN 200
 
+static uint64_t starved_at;
+
 struct stream_conn {
 	struct xi_stream stream; /* first */
 	struct sim_end *end;
@@ -27,6 +29,11 @@ struct stream_listener {
 	struct sim_name *name;
 	struct xenidc_watch watch;
 };
+
+uint64_t sim_stream_starved(void)
+{
+	return starved_at;
+}
 
 /* --- The pipe */
 static uint32_t chunk(uint32_t most)
@@ -63,8 +70,10 @@ static ssize_t pipe_send(struct xi_stream *s, const struct iovec *iov, unsigned 
 		return sim_chance(2) ? -EPIPE : (ssize_t)bytes;
 	if (!room)
 		return -EAGAIN;
-	if (sim_options()->chunks == SIM_CHUNKS_RANDOM && sim_chance(NO_MEMORY_ONE_IN))
+	if (sim_options()->chunks == SIM_CHUNKS_RANDOM && sim_chance(NO_MEMORY_ONE_IN)) {
+		starved_at = sim_now();
 		return -ENOBUFS;
+	}
 	bytes = bytes < room ? bytes : room;
 	bytes = chunk(bytes);
 	for (unsigned i = 0; done < bytes; i++) {

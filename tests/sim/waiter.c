@@ -111,6 +111,12 @@ void sim_waiter_wake_word(struct sim_process *process, const uint32_t *word)
 			w->word_woken = true;
 }
 
+void sim_wake(struct sim_process *process)
+{
+	if (process->waiter)
+		process->waiter->woken = true;
+}
+
 static unsigned waiter_sleep(void *priv, const struct xi_wait *words, unsigned n, int64_t timeout_ns)
 {
 	struct sim_waiter *w = priv;

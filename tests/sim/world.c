@@ -237,11 +237,17 @@ struct sim_process *sim_process_of(xenidc_loop *loop)
 
 struct sim_process *sim_process_new(const char *name)
 {
-	XI_ASSERT(world.begun && world.count < SIM_PROCESSES);
-	struct sim_process *p = &world.processes[world.count];
-	*p = (struct sim_process){ .name = name, .index = world.count, .alive = true };
+	unsigned i = 0;
+
+	XI_ASSERT(world.begun);
+	while (i < world.count && world.processes[i].alive)
+		i++; /* the places of the dead are used again */
+	XI_ASSERT(i < SIM_PROCESSES);
+	if (i == world.count)
+		world.count++;
+	struct sim_process *p = &world.processes[i];
+	*p = (struct sim_process){ .name = name, .index = i, .alive = true };
 	xi_list_init(&p->blocks);
-	world.count++;
 	return p;
 }
 
@@ -495,6 +501,18 @@ bool sim_run(void)
 	sim_as(p);
 	switch_to(&world.scheduler, &p->context, p);
 	sim_as(NULL);
+	return true;
+}
+
+bool sim_quiet(void)
+{
+	if (world.events)
+		return false;
+	for (unsigned i = 0; i < world.count; i++) {
+		struct sim_process *p = &world.processes[i];
+		if (p->alive && !p->finished && (p->paused || !p->asleep || sim_waiter_ready(p->waiter)))
+			return false;
+	}
 	return true;
 }
 
