@@ -105,6 +105,7 @@ static void writable(xenidc_channel *channel)
 	actor_enter(c);
 	MUST(c->up && !c->was_told, "`writable` on a channel that is not connected");
 	c->want_writable = false;
+	sim_trace("connection %u is writable", c->serial);
 	histogram_count(c, EV_WRITABLE, 1);
 	actor_leave(c);
 }

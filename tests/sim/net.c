@@ -10,7 +10,7 @@
 #include "xenidc-core/base/assert.h"
 #include "xenidc-core/base/log.h"
 
-#define BACKLOG 128
+#define BACKLOG 1024
 
 struct sim_name {
 	struct xi_list list;

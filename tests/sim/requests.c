@@ -184,6 +184,7 @@ static void not_accepted(struct chan *c, uint32_t index, int r, uint32_t credit)
 	MUST(r != -EAGAIN || !credit, "there is credit, but nothing can be sent");
 	MUST(r != -ENOTCONN || xenidc_channel_state(c->channel) != XENIDC_CONNECTED, "connected, but not connected");
 	c->want_writable = c->want_writable || r == -EAGAIN;
+	sim_trace("it was not: %d", r);
 	for (uint32_t i = 0; i < item->nrefs; i++)
 		put_buffer(c, &item->refs[i].buffer);
 	shadow_refused(c, index);

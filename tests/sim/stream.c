@@ -70,12 +70,14 @@ static ssize_t pipe_send(struct xi_stream *s, const struct iovec *iov, unsigned 
 		return sim_chance(2) ? -EPIPE : (ssize_t)bytes;
 	if (!room)
 		return -EAGAIN;
-	if (sim_options()->chunks == SIM_CHUNKS_RANDOM && sim_chance(NO_MEMORY_ONE_IN)) {
-		starved_at = sim_now();
-		return -ENOBUFS;
-	}
 	bytes = bytes < room ? bytes : room;
-	bytes = chunk(bytes);
+	if (!s->closed) { /* the last words are taken as long as there is room */
+		if (sim_options()->chunks == SIM_CHUNKS_RANDOM && sim_chance(NO_MEMORY_ONE_IN)) {
+			starved_at = sim_now();
+			return -ENOBUFS;
+		}
+		bytes = chunk(bytes);
+	}
 	for (unsigned i = 0; done < bytes; i++) {
 		uint32_t part = bytes - done;
 		part = part < iov[i].iov_len ? part : (uint32_t)iov[i].iov_len;

@@ -336,7 +336,8 @@ static uint64_t due_of(struct sim_process *p)
 	int r = xenidc_loop_arm(p->loop, &timeout);
 	sim_as(was);
 	XI_ASSERT(r >= 0);
-	if (r == XENIDC_BUSY)
+	/* A lazy watch waits until somebody looks, which a step does from now on. */
+	if (r == XENIDC_BUSY || sim_waiter_ready(p->waiter))
 		return 0;
 	return timeout < 0 ? UINT64_MAX : sim_now() + (uint64_t)timeout;
 }

@@ -18,6 +18,9 @@
  * A process that dies is never run again, and its memory goes, as with SIGKILL: no code of the library runs for it, so
  * its loop, channels and listeners are gone without being freed, and must not be touched.
  *
+ * What a process is killed with has to be known to be its own: calls of the test for that process (making channels and
+ * listeners, submitting, ...) are wrapped in sim_as(). Else it is told as left behind in sim_end().
+ *
  * NAME is one word; what listens is found by scheme and name. The world itself allocates in sim_begin() and when
  * connections are made, never while they are up.
  */
