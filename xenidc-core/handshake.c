@@ -232,8 +232,7 @@ static void on_ready(struct xi_conn *conn, const struct xi_hello *h)
 	int e;
 
 	XI_ASSERT(conn->channel && conn->reserved && conn->phase == XI_PHASE_UP);
-	if (h->major_min != h->major_max || h->major_max != conn->limits.peer.version_major ||
-	    h->minor != conn->limits.peer.version_minor) {
+	if (h->major_min != h->major_max || h->major_max != conn->major || h->minor != conn->minor) {
 		xi_conn_protocol(conn, "a READY of another version than was chosen");
 		return;
 	}

@@ -137,16 +137,6 @@ static struct xi_in *new_request(struct xi_conn *conn, const struct xi_frame *fr
 	return in;
 }
 
-static void count_request(xenidc_channel *channel, const struct xi_in *in)
-{
-	XI_DASSERT(in->state == XI_IN_QUEUED);
-	channel->stats.requests_in++;
-	channel->stats.bytes_in += in->payload_len;
-	for (unsigned i = 0; i < in->nrefs; i++)
-		if (!in->refs[i].in)
-			channel->stats.bytes_in += in->refs[i].length;
-}
-
 bool xi_in_request(struct xi_conn *conn, const struct xi_frame *frame)
 {
 	struct xi_in *in = new_request(conn, frame);
@@ -163,7 +153,7 @@ bool xi_in_request(struct xi_conn *conn, const struct xi_frame *frame)
 	in->payload_len = frame->payload_len;
 	in->rx = xi_rx_keep(conn);
 	in->state = XI_IN_QUEUED;
-	count_request(conn->channel, in);
+	conn->channel->stats.requests_in++;
 	xi_list_append(&conn->queue, &in->queued.link);
 	if (!expect_data(conn, in))
 		return false;
@@ -183,12 +173,23 @@ bool xi_in_landed(struct xi_conn *conn, uint16_t index)
 
 /* --- Dispatch */
 
+/* What has come with a request, now that all of it is here. */
+static void count_bytes(xenidc_channel *channel, const struct xi_in *in)
+{
+	XI_DASSERT(in->pending == 0 && in->rx);
+	channel->stats.bytes_in += in->payload_len;
+	for (unsigned i = 0; i < in->nrefs; i++)
+		if (!in->refs[i].in)
+			channel->stats.bytes_in += in->refs[i].length;
+}
+
 static void dispatch(struct xi_conn *conn, struct xi_in *in)
 {
 	xenidc_channel *channel = conn->channel;
 
 	XI_DASSERT(in->state == XI_IN_QUEUED && in->rx);
 	XI_DASSERT(in->pending == 0);
+	count_bytes(channel, in);
 	if (!xi_conn_audible(conn) || !channel->handlers.request || conn->phase == XI_PHASE_DRAINING) {
 		refuse(conn, in);
 		return;

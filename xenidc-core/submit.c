@@ -124,6 +124,13 @@ static int may_submit(struct xi_conn *conn, const struct xenidc_request *r)
 	return 0;
 }
 
+/* Within a step the loop's last look at the clock will do; outside of one it may be old. */
+static uint64_t submit_time(xenidc_loop *loop)
+{
+	XI_DASSERT(loop);
+	return xi_loop_in_step(loop) ? xenidc_loop_now(loop) : xi_loop_clock(loop);
+}
+
 int xenidc_submit(xenidc_channel *channel, const struct xenidc_request *request, xenidc_request_id *ret_id)
 {
 	struct xi_conn *conn = channel->conn;
@@ -149,7 +156,7 @@ int xenidc_submit(xenidc_channel *channel, const struct xenidc_request *request,
 	out->cancel_sent = out->cancelled = out->retracted = false;
 	out->done = request->done;
 	out->user = request->user;
-	out->submitted_ns = xenidc_loop_now(conn->loop);
+	out->submitted_ns = submit_time(conn->loop);
 	out->deadline_ns = request->timeout_ns ? xi_loop_clock(conn->loop) + request->timeout_ns : 0;
 	xi_list_append(&conn->in_flight, &out->link);
 	channel->stats.requests_out++;
@@ -176,8 +183,11 @@ uint32_t xenidc_channel_request_credit(const xenidc_channel *channel)
 static void out_free(struct xi_conn *conn, struct xi_out *out)
 {
 	XI_ASSERT(out->state != XI_OUT_FREE && !out->rx);
-	if (out->state == XI_OUT_ORPHAN)
+	if (out->state == XI_OUT_ORPHAN) {
 		conn->orphans--;
+		if (conn->want_request || conn->want_buffer)
+			xi_conn_wake(conn); /* no `done` follows, at whose end `writable` would be told */
+	}
 	out->state = XI_OUT_FREE;
 	xi_list_remove(&out->link);
 	for (unsigned i = 0; i < out->nrefs; i++)
@@ -375,8 +385,6 @@ bool xi_out_landed(struct xi_conn *conn, uint16_t index)
 			xi_rx_put(conn, out->rx);
 		out->rx = NULL;
 		out_free(conn, out);
-		if (conn->want_request || conn->want_buffer)
-			xi_conn_wake(conn);
 	} else {
 		struct xi_frame reply = out->reply;
 		end_replied(conn, out, &reply);
