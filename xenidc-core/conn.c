@@ -23,7 +23,7 @@ static unsigned conn_process(struct xi_pollable *p, unsigned budget)
 		return 0;
 	conn->processing = true;
 	n = conn->t->process(conn, budget);
-	if (n && !conn->failed)
+	if (!conn->failed) /* also when only the last CREDIT has left meanwhile */
 		xi_message_return_credit(conn);
 	conn->processing = false;
 	xi_transmit_flush(conn);
