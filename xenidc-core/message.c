@@ -75,7 +75,8 @@ bool xi_message_arrived(struct xi_conn *conn, const struct xi_frame *frame)
 	struct xi_in_message direct = { .payload = frame->payload, .payload_len = frame->payload_len };
 	struct xi_in_message *m;
 
-	if ((uint16_t)(conn->messages_received - conn->messages_consumed) >= conn->limits.budget.messages_in)
+	/* What the peer may know of: not what was consumed meanwhile, but what some frame has told. */
+	if ((uint16_t)(conn->messages_received - conn->messages_advertised) >= conn->limits.budget.messages_in)
 		return xi_conn_protocol(conn, "a message without credit");
 	conn->messages_received++;
 	if (conn->phase == XI_PHASE_FAREWELL)
