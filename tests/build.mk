@@ -6,6 +6,7 @@
 # libFuzzer, build/fuzz/fuzz/fuzz_NAME.
 TEST_DIRS := unit conformance sim hostile chaos
 TEST_USES_conformance := sim
+TEST_USES_fuzz := hostile
 
 test_programs = $(patsubst tests/%.c,$(BUILD)/$1/%,$(sort $(wildcard tests/$2/test_*.c)))
 test_helpers  = $(filter-out tests/$1/test_% tests/$1/fuzz_%,$(sort $(wildcard tests/$1/*.c)))
@@ -18,7 +19,7 @@ $(if $(filter lib,$2),,$(foreach p,$(wildcard tests/$2/$3_*.c),$(call program,$1
 $1-$2: $(call test_programs,$1,$2)
 endef
 $(foreach f,test asan tsan gcov,$(foreach d,$(TEST_DIRS) lib,$(eval $(call test_dir,$f,$d,test))))
-$(foreach d,fuzz lib,$(eval $(call test_dir,fuzz,$d,fuzz)))
+$(foreach d,fuzz hostile lib,$(eval $(call test_dir,fuzz,$d,fuzz)))
 FUZZERS := $(patsubst tests/%.c,$(BUILD)/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)

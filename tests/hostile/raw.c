@@ -319,8 +319,9 @@ void raw_wrap(struct raw_bytes *to, const struct raw_bytes *frame, bool digest)
 
 	raw_32(to, frame->n);
 	raw_32(to, 0);
-	raw_32(to, digest && frame->b[0] == RAW_DATA ? xi_crc32c(0, frame->b + RAW_DATA_HEAD, frame->n - RAW_DATA_HEAD)
-						     : 0);
+	raw_32(to, digest && frame->b[0] == RAW_DATA && frame->n > RAW_DATA_HEAD
+			   ? xi_crc32c(0, frame->b + RAW_DATA_HEAD, frame->n - RAW_DATA_HEAD)
+			   : 0);
 	raw_copy(to, frame->b, frame->n);
 	raw_wrap_seal(to, at);
 }

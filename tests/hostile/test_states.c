@@ -256,6 +256,15 @@ static void credit(void)
 		turns(1);
 	}
 	fine("messages that are consumed at once");
+	for (unsigned n = RAW_MESSAGES; n <= RAW_MESSAGES + 1; n++) {
+		begin();
+		for (unsigned i = 0; i < n; i++)
+			message();
+		if (n == RAW_MESSAGES)
+			fine("messages on credit");
+		else
+			refused("one more than the credit that was told, though they are consumed at once");
+	}
 	begin();
 	raw_ping(&frame, 3);
 	send_frame();
