@@ -208,6 +208,7 @@ struct xi_conn {
 	uint16_t messages_sent, messages_acked;          /* ours */
 	uint16_t messages_consumed, messages_advertised; /* the peer's */
 	uint16_t messages_received;
+	bool credit_retracted;    /* a frame that told of credit was taken back, and none has followed */
 	uint64_t credit_position; /* of the last CREDIT */
 	uint32_t frames_sent, frames_received;
 	uint32_t pings_sent_at[4]; /* frames_sent when each was sent, until the peer has read it */

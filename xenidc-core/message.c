@@ -110,10 +110,11 @@ void xi_message_return_credit(struct xi_conn *conn)
 {
 	uint32_t threshold = (conn->limits.budget.messages_in + 1) / 2;
 	uint32_t news = (uint16_t)(conn->messages_consumed - conn->messages_advertised);
+	bool enough = (news && news >= threshold) || conn->credit_retracted;
 	uint8_t *frame;
 
 	XI_DASSERT(news <= conn->limits.budget.messages_in && threshold <= XI_MESSAGES_MAX);
-	if (news < threshold || !news || (conn->phase != XI_PHASE_UP && conn->phase != XI_PHASE_DRAINING))
+	if (!enough || (conn->phase != XI_PHASE_UP && conn->phase != XI_PHASE_DRAINING))
 		return;
 	if (conn->credit_position >= conn->t->tx_unsent(conn))
 		return; /* the last one has not even left */

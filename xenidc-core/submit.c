@@ -406,7 +406,8 @@ static void send_cancel(struct xi_conn *conn, struct xi_out *out)
 		return;
 	if (conn->t->retract && conn->t->retract(conn, out->position)) {
 		out->retracted = true;
-		conn->said_something = false; /* the credit that it carried has to travel with something else */
+		conn->credit_retracted = true; /* it has to travel with something else */
+		conn->said_something = false;
 		conn->frames_sent--;
 		for (unsigned i = 0; i < conn->pings_out; i++)
 			conn->pings_sent_at[i]--;

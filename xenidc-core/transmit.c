@@ -17,6 +17,7 @@ uint64_t xi_transmit(struct xi_conn *conn, uint8_t *frame, uint32_t length, cons
 		xi_frame_trace(conn->limits.peer.address, "->", frame, length);
 	conn->frames_sent++;
 	conn->messages_advertised = conn->messages_consumed;
+	conn->credit_retracted = false;
 	conn->said_something = true;
 	if (conn->channel)
 		conn->channel->stats.frames_out++;
