@@ -116,7 +116,7 @@ static void stalled(xenidc_channel *channel, bool is)
 
 	(void)is;
 	actor_enter(c);
-	MUST(c->up && !c->was_told, "`stalled` on a channel that is not connected");
+	MUST(c->up && (!c->was_told || c->closed), "`stalled` on a channel that is not connected");
 	histogram_count(c, EV_STALLED, 1);
 	actor_leave(c);
 }

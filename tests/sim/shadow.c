@@ -153,6 +153,13 @@ void shadow_left(struct chan *c)
 	shadow.left[c->serial] = true;
 }
 
+bool shadow_peer_left(const struct chan *c)
+{
+	uint32_t peer = c->peer_serial ? c->peer_serial : shadow.peer[c->serial];
+
+	return !peer || shadow.left[peer];
+}
+
 static void bind(struct chan *c, uint32_t peer)
 {
 	if (!c->peer_serial) {
@@ -281,14 +288,12 @@ static bool disturbed_since(uint64_t since)
 
 void shadow_idle(struct chan *c, const struct xenidc_error *why)
 {
-	uint32_t peer = c->peer_serial ? c->peer_serial : shadow.peer[c->serial];
-
 	MUST(!c->in_flight, "idle, but %u requests have not ended", c->in_flight);
 	MUST(!c->held_count, "idle, but %u requests of the peer's are held", c->held_count);
 	shadow.chan[c->serial] = NULL;
 	if (!c->closed || why->reason != XENIDC_REASON_CLOSED || sim_now() >= c->linger_until)
 		return;
-	if (!peer || shadow.left[peer] || disturbed_since(c->closed_at))
+	if (shadow_peer_left(c) || disturbed_since(c->closed_at))
 		return;
 	for (uint32_t i = 0; i < shadow.count; i++) {
 		const struct item *item = &shadow.items[i];
@@ -314,8 +319,6 @@ static void check_quiet_chan(struct chan *c)
 		     c->serial);
 		MUST(!item->answered, "nothing moves, but the reply to request %u was not delivered", c->open[i]);
 	}
-	if (c->leaving)
-		return;
 	MUST(credit + threshold > n, "nothing moves, but connection %u has credit for %u of %u messages", c->serial,
 	     credit, n);
 	MUST(!c->want_writable || !credit || !xenidc_channel_request_credit(c->channel),
@@ -326,7 +329,7 @@ void shadow_check_quiet(void)
 {
 	for (unsigned s = 0; s < SIDES; s++)
 		for (unsigned i = 0; i < CHANNELS; i++)
-			if (sides[s].chans[i].channel && sides[s].chans[i].up)
+			if (sides[s].chans[i].channel && sides[s].chans[i].up && !sides[s].chans[i].leaving)
 				check_quiet_chan(&sides[s].chans[i]);
 }
 

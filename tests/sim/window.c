@@ -35,7 +35,7 @@ enum kind { OP_HELLO = 1, OP_SEND, OP_READ, OP_READ_DONE };
 struct op {
 	uint32_t length; /* all of it */
 	uint32_t kind, id;
-	uint32_t key, invalidate, tag;
+	uint32_t key, invalidate;
 	uint32_t slot, offset, bytes, nsegs;
 };
 
@@ -48,12 +48,12 @@ struct key_window {
 
 struct out_frame {
 	uint64_t position;
-	uint32_t buffer, length, key, invalidate, tag, nsegs;
+	uint32_t buffer, length, key, invalidate, nsegs;
 	struct xi_seg segs[XI_REFS_MAX];
 };
 
 struct in_frame {
-	uint32_t length, key, tag, nsegs;
+	uint32_t length, key, nsegs;
 	struct xi_seg segs[XI_REFS_MAX];
 };
 
@@ -223,7 +223,6 @@ static void card_send(struct sim_end *end, const struct op *op)
 	sim_end_peek(end, at, c->arrived + (size_t)i * c->rx.frame_max, bytes);
 	in->length = bytes;
 	in->key = op->key;
-	in->tag = op->tag;
 	in->nsegs = op->nsegs;
 	if (sender) {
 		XI_ASSERT(sender->sent_count > 0);
@@ -329,9 +328,7 @@ static void window_closing(struct sim_end *end)
 static void post_frame(struct window_conn *c)
 {
 	struct out_frame *f = &c->queue[0];
-	struct op op = {
-		.kind = OP_SEND, .key = f->key, .invalidate = f->invalidate, .tag = f->tag, .nsegs = f->nsegs
-	};
+	struct op op = { .kind = OP_SEND, .key = f->key, .invalidate = f->invalidate, .nsegs = f->nsegs };
 
 	c->sent[c->sent_count++] = f->buffer;
 	c->in_flight++;
@@ -455,25 +452,35 @@ static uint8_t *window_tx_begin(struct xi_conn *conn)
 	return c->buffers + (size_t)c->begun * c->tx.frame_max;
 }
 
+/* A card has to know which frame ends a loan: the kind is the first byte of a frame, its id the second word. */
+static uint16_t frame_index(const uint8_t *frame)
+{
+	uint16_t index;
+
+	memcpy(&index, frame + 4, sizeof(index));
+	return index;
+}
+
 static uint64_t window_tx_commit(struct xi_conn *conn, uint32_t length, const struct xi_seg *segs, uint32_t nsegs,
 				 uint32_t tag)
 {
 	struct window_conn *c = xi_conn_priv(conn);
 	struct out_frame *f = &c->queue[c->queue_count];
-	/* A card has to know which frame ends a loan; the kind is the first byte of a frame. */
-	bool reply = c->buffers[(size_t)c->begun * c->tx.frame_max] == XI_FRAME_REPLY;
+	const uint8_t *bytes = c->buffers + (size_t)c->begun * c->tx.frame_max;
+	bool reply = bytes[0] == XI_FRAME_REPLY;
 
+	(void)tag;
 	XI_ASSERT(c->free_count > 0 && c->queue_count < c->tx.frames && c->free_buffers[c->free_count - 1] == c->begun);
 	c->free_count--;
 	c->queue_count++;
-	*f = (struct out_frame){ .position = ++c->position, .buffer = c->begun, .length = length, .tag = tag };
+	*f = (struct out_frame){ .position = ++c->position, .buffer = c->begun, .length = length };
 	f->nsegs = nsegs;
 	memcpy(f->segs, segs, nsegs * sizeof(*segs));
 	if (nsegs)
 		f->key = open_window(c, segs, nsegs, reply);
 	if (reply) {
-		f->invalidate = c->in_keys[(uint16_t)tag % c->rx.frames];
-		c->in_keys[(uint16_t)tag % c->rx.frames] = 0;
+		f->invalidate = c->in_keys[frame_index(bytes) % c->rx.frames];
+		c->in_keys[frame_index(bytes) % c->rx.frames] = 0;
 	}
 	return f->position;
 }
@@ -535,14 +542,15 @@ static void window_forget(struct xi_conn *conn, uint32_t slot)
 static bool hand_up_frame(struct window_conn *c)
 {
 	struct in_frame *in = &c->in[c->in_first];
+	const uint8_t *bytes = c->arrived + (size_t)c->in_first * c->rx.frame_max;
 	uint32_t length = in->length;
 
-	memcpy(xi_conn_rx_buffer(c->conn), c->arrived + (size_t)c->in_first * c->rx.frame_max, length);
+	memcpy(xi_conn_rx_buffer(c->conn), bytes, length);
 	for (uint32_t i = 0; i < in->nsegs; i++)
 		if (in->segs[i].slot < c->rx.slots)
 			c->slot_keys[in->segs[i].slot] = in->key;
-	if (c->arrived[(size_t)c->in_first * c->rx.frame_max] == XI_FRAME_REQUEST)
-		c->in_keys[(uint16_t)in->tag % c->rx.frames] = in->key;
+	if (bytes[0] == XI_FRAME_REQUEST)
+		c->in_keys[frame_index(bytes) % c->rx.frames] = in->key;
 	c->in_first = (c->in_first + 1) % c->rx.frames;
 	c->in_count--;
 	return xi_conn_frame(c->conn, length);
