@@ -340,16 +340,11 @@ static enum parsed parse(struct xi_stream *s, unsigned *events, unsigned budget)
 	}
 }
 
-/*
- * Receive once: straight to the landing slot while bulk is under way, the rest to the staging buffer. Returns as
- * pipe->recv(); `*ret_drained` says that nothing more is there now.
- */
-static ssize_t fill(struct xi_stream *s, bool *ret_drained)
+/* Where to receive to: straight to the landing slot while bulk is under way, the rest to the staging buffer. */
+static unsigned scatter(struct xi_stream *s, struct iovec iov[2])
 {
-	uint32_t kept = s->end - s->at, asked = s->landing ? AHEAD_BULK : s->ahead;
-	struct iovec iov[2];
+	uint32_t kept = s->end - s->at;
 	unsigned n = 0;
-	ssize_t r;
 
 	if (s->at && kept)
 		memmove(s->staging, s->staging + s->at, kept);
@@ -358,12 +353,30 @@ static ssize_t fill(struct xi_stream *s, bool *ret_drained)
 	XI_DASSERT(kept < XI_STREAM_PREFIX + XI_FRAME_MAX && !(s->landing && kept));
 	if (s->landing)
 		iov[n++] = (struct iovec){ .iov_base = s->landing, .iov_len = s->bulk_left };
-	iov[n++] = (struct iovec){ .iov_base = s->staging + kept, .iov_len = asked };
-	r = s->pipe->recv(s, iov, n);
+	iov[n++] = (struct iovec){ .iov_base = s->staging + kept, .iov_len = s->landing ? AHEAD_BULK : s->ahead };
+	return n;
+}
+
+unsigned xi_stream_want(struct xi_stream *s, struct iovec iov[2])
+{
+	/* What stands in the staging buffer first: a frame may be whole, or bulk may begin in it. */
+	if (!s->pipe || !s->framed || s->over || s->closed || s->more)
+		return 0;
+	return scatter(s, iov);
+}
+
+/* Receive once. Returns as pipe->recv(); `*ret_drained` says that nothing more is there now. */
+static ssize_t fill(struct xi_stream *s, bool *ret_drained)
+{
+	struct iovec iov[2];
+	unsigned n = scatter(s, iov);
+	size_t asked = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
+	ssize_t r = s->pipe->recv(s, iov, n);
+
 	if (r <= 0)
 		return r;
-	XI_ASSERT((size_t)r <= asked + (size_t)s->bulk_left);
-	*ret_drained = (size_t)r < asked + (size_t)s->bulk_left;
+	XI_ASSERT((size_t)r <= asked);
+	*ret_drained = (size_t)r < asked;
 	if (!s->landing && !*ret_drained && s->ahead < AHEAD_MAX)
 		s->ahead *= 2;
 	return r;
@@ -391,8 +404,10 @@ static unsigned receive(struct xi_stream *s, unsigned budget)
 
 	for (;;) {
 		enum parsed parsed = parse(s, &events, budget);
-		if (parsed == PARSED_ENDED)
+		if (parsed == PARSED_ENDED) {
+			s->over = true;
 			return events;
+		}
 		s->more = parsed == PARSED_BUDGET;
 		if (s->more || drained || received >= RECEIVE_MAX)
 			return events;
@@ -408,9 +423,11 @@ static unsigned receive(struct xi_stream *s, unsigned budget)
 		}
 		uint32_t n = (size_t)r < s->bulk_left ? (uint32_t)r : s->bulk_left;
 		s->end += (uint32_t)r - n;
-		if (landed(s, n) == PARSED_ENDED)
-			return events + 1;
 		events++;
+		if (landed(s, n) == PARSED_ENDED) {
+			s->over = true;
+			return events;
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ struct xi_stream {
 	const struct xi_pipe *pipe; /* NULL: not started */
 	bool framed;                /* import_region() was called */
 	bool closed;                /* close() was called */
-	bool over;                  /* pipe->over() or xi_conn_lost() was called */
+	bool over;                  /* nothing is received any more: it ended, or an upcall said so */
 	bool digest;
 	bool waiting;      /* for room to send */
 	bool waiting_told; /* what pipe->wait() was told */
@@ -139,6 +139,14 @@ struct xi_stream {
 void xi_stream_start(struct xi_stream *s, struct xi_conn *conn, const struct xi_pipe *pipe);
 /* Room to send may be there again. Makes no upcall. */
 void xi_stream_writable(struct xi_stream *s);
+/*
+ * For a provider that serves many streams with one call: what recv() and send() will be asked next, if nothing else
+ * happens to the stream before. The provider makes the calls, keeps the results, and gives them when it is asked.
+ * xi_stream_want(): pieces of the scatter, at most two; 0: nothing can be received so now. xi_stream_offer(): pieces of
+ * the gather; 0: nothing to send, or more pieces than `most`.
+ */
+unsigned xi_stream_want(struct xi_stream *s, struct iovec iov[2]);
+unsigned xi_stream_offer(struct xi_stream *s, struct iovec *iov, unsigned most);
 /* Is there something to do that does not depend on what arrives? Then process() is to be called. */
 bool xi_stream_busy(const struct xi_stream *s);
 /*

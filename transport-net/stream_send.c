@@ -473,6 +473,19 @@ void xi_stream_push(struct xi_stream *s)
 		tell_waiting(s);
 }
 
+unsigned xi_stream_offer(struct xi_stream *s, struct iovec *iov, unsigned most)
+{
+	struct gather g;
+
+	if (!xi_stream_sendable(s))
+		return 0;
+	gather(s, &g);
+	if (g.n > most)
+		return 0;
+	memcpy(iov, g.iov, g.n * sizeof(*iov));
+	return g.n;
+}
+
 void xi_stream_writable(struct xi_stream *s)
 {
 	s->waiting = false;

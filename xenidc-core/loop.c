@@ -271,6 +271,15 @@ void xi_loop_member_remove(struct xi_member *m)
 	xi_list_remove(&m->link);
 }
 
+struct xi_member *xi_loop_member_find(xenidc_loop *loop, void (*destroy)(struct xi_member *m, bool forked))
+{
+	XI_ASSERT(destroy);
+	for (struct xi_list *at = loop->members.next; at != &loop->members; at = at->next)
+		if (XI_CONTAINER(at, struct xi_member, link)->destroy == destroy)
+			return XI_CONTAINER(at, struct xi_member, link);
+	return NULL;
+}
+
 /* ------------------------------------------------------------------------------------------------------------------
  * Timers
  */

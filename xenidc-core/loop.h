@@ -62,6 +62,8 @@ struct xi_member {
 };
 void xi_loop_member_add(xenidc_loop *loop, struct xi_member *m);
 void xi_loop_member_remove(struct xi_member *m);
+/* The oldest member with this `destroy`; NULL. */
+struct xi_member *xi_loop_member_find(xenidc_loop *loop, void (*destroy)(struct xi_member *m, bool forked));
 
 /*
  * A watch that can wait a little: the descriptor tells of deaths and rings while the loop sleeps, and what it carries

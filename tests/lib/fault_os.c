@@ -32,6 +32,9 @@
 	X(accept, EMFILE, 1)                                                                                           \
 	X(connect, ECONNREFUSED, 1)                                                                                    \
 	X(shutdown, ENOTCONN, 1)                                                                                       \
+	X(batch_new, EPERM, 1)                                                                                         \
+	X(batch_free, 0, 0)                                                                                            \
+	X(batch_run, 0, 0)                                                                                             \
 	X(sendmsg, ENOBUFS, 1)                                                                                         \
 	X(recvmsg, ECONNRESET, 1)                                                                                      \
 	X(recv, ECONNRESET, 1)                                                                                         \
@@ -125,6 +128,18 @@ static void *wrap_alloc(size_t size)
 	return pass(CALL_alloc) ? NULL : below->alloc(size);
 }
 
+static void wrap_batch_free(struct xi_batch *batch)
+{
+	pass(CALL_batch_free);
+	below->batch_free(batch);
+}
+
+static void wrap_batch_run(struct xi_batch *batch, struct xi_batch_call *list, unsigned n)
+{
+	pass(CALL_batch_run);
+	below->batch_run(batch, list, n);
+}
+
 static void wrap_free(void *p)
 {
 	pass(CALL_free);
@@ -179,6 +194,7 @@ WRAP(int, listen, (int fd, int backlog), (fd, backlog))
 WRAP(int, accept, (int fd, struct sockaddr *address, socklen_t *length), (fd, address, length))
 WRAP(int, connect, (int fd, const struct sockaddr *address, socklen_t length), (fd, address, length))
 WRAP(int, shutdown, (int fd, int how), (fd, how))
+WRAP(int, batch_new, (unsigned most, struct xi_batch **ret), (most, ret))
 WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
 WRAP(ssize_t, recvmsg, (int fd, struct msghdr *m, int flags), (fd, m, flags))
 WRAP(ssize_t, recv, (int fd, void *to, size_t length, int flags), (fd, to, length, flags))

@@ -58,9 +58,13 @@ static ssize_t pipe_send(struct xi_stream *s, const struct iovec *iov, unsigned 
 	ssize_t r;
 
 	XI_DASSERT(tcp->sock);
-	do
-		r = xi_os->sendmsg(tcp->sock - 1, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
-	while (r == -EINTR);
+	if (tcp->has_sent)
+		r = tcp->sent;
+	else
+		do
+			r = xi_os->sendmsg(tcp->sock - 1, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+		while (r == -EINTR);
+	tcp->has_sent = false;
 	return r == -ENOMEM ? -ENOBUFS : r;
 }
 
@@ -73,12 +77,22 @@ static ssize_t pipe_recv(struct xi_stream *s, const struct iovec *iov, unsigned 
 	XI_DASSERT(tcp->sock);
 	if (tcp->broken)
 		return tcp->broken;
-	do
-		r = n == 1 ? xi_os->recv(tcp->sock - 1, iov->iov_base, iov->iov_len, MSG_DONTWAIT)
-			   : xi_os->recvmsg(tcp->sock - 1, &m, MSG_DONTWAIT);
-	while (r == -EINTR);
+	if (tcp->has_received)
+		r = tcp->received;
+	else
+		do
+			r = n == 1 ? xi_os->recv(tcp->sock - 1, iov->iov_base, iov->iov_len, MSG_DONTWAIT)
+				   : xi_os->recvmsg(tcp->sock - 1, &m, MSG_DONTWAIT);
+		while (r == -EINTR);
+	tcp->has_received = false;
 	/* Short of memory for a moment: what was sent is still there. */
 	return r == -ENOMEM || r == -ENOBUFS ? -EAGAIN : r;
+}
+
+/* Not looked at until its descriptor says that something is there: after many looks in vain, or always in company. */
+static bool is_quiet(const struct tcp_conn *tcp)
+{
+	return tcp->batch || tcp->looks >= QUIET_LOOKS;
 }
 
 /*
@@ -93,7 +107,7 @@ static void set_watch(struct tcp_conn *tcp)
 	if (!tcp->watch.loop)
 		return;
 	(void)xenidc_watch_change(&tcp->watch, for_room ? POLLIN | POLLOUT : POLLIN);
-	xi_loop_watch_lazy(&tcp->watch, !for_room && tcp->looks < QUIET_LOOKS);
+	xi_loop_watch_lazy(&tcp->watch, !for_room && !is_quiet(tcp));
 }
 
 static void pipe_wait(struct xi_stream *s, bool for_room)
@@ -191,7 +205,11 @@ static void conn_ready(struct xenidc_watch *watch, uint32_t events)
 		xi_stream_writable(&tcp->stream);
 	if (!(events & ~(uint32_t)POLLOUT))
 		return;
-	if (tcp->looks >= QUIET_LOOKS) {
+	if (tcp->batch) {
+		xi_tcp_batch_receive(tcp);
+		return;
+	}
+	if (is_quiet(tcp)) {
 		tcp->looks = 0;
 		set_watch(tcp);
 	}
@@ -234,9 +252,26 @@ static void tcp_identify(struct xi_conn *conn, struct xenidc_peer *peer)
 static int tcp_reserve(struct xi_conn *conn, const struct xi_layout *tx, const struct xi_layout *rx, uint32_t flags,
 		       uint8_t **tx_base, uint8_t **rx_base, struct xenidc_error *err)
 {
+	struct tcp_conn *tcp = xi_conn_priv(conn);
+	int r = xi_stream_reserve(conn, tx, rx, flags, tx_base, rx_base, err);
+
+	if (r)
+		return r;
 	/* Once more: an accept hook may have chosen other times than the listener's. */
-	set_options(xi_conn_priv(conn));
-	return xi_stream_reserve(conn, tx, rx, flags, tx_base, rx_base, err);
+	set_options(tcp);
+	xi_tcp_batch_join(tcp);
+	set_watch(tcp);
+	return 0;
+}
+
+static void tcp_flush(struct xi_conn *conn)
+{
+	struct tcp_conn *tcp = xi_conn_priv(conn);
+
+	if (tcp->batch && xi_loop_in_step(xi_conn_loop(conn)))
+		xi_tcp_batch_send(tcp);
+	else
+		xi_stream_flush(conn);
 }
 
 static unsigned tcp_process(struct xi_conn *conn, unsigned budget)
@@ -244,7 +279,7 @@ static unsigned tcp_process(struct xi_conn *conn, unsigned budget)
 	struct tcp_conn *tcp = xi_conn_priv(conn);
 	unsigned n;
 
-	if (tcp->looks >= QUIET_LOOKS && !xi_stream_busy(&tcp->stream))
+	if (is_quiet(tcp) && !xi_stream_busy(&tcp->stream))
 		return 0;
 	n = xi_stream_process(conn, budget);
 	if (n)
@@ -271,6 +306,7 @@ static int tcp_close(struct xi_conn *conn)
 	if (!tcp->sock)
 		return 0;
 	xenidc_watch_stop(&tcp->watch);
+	xi_tcp_batch_leave(tcp);
 	if (xi_loop_forked(xi_conn_loop(conn))) {
 		tcp->ended = true;
 		return 0;
@@ -314,6 +350,7 @@ static void tcp_diagnose(xenidc_diagnose_line *line, void *user)
 {
 	bool four = can_bind(AF_INET), six = can_bind(AF_INET6);
 
+	xi_tcp_batch_diagnose(line, user);
 	if (four && six)
 		line(user, "tcp", 0, "IPv4 and IPv6 can be used", NULL);
 	else if (four)
@@ -346,7 +383,7 @@ const struct xi_transport xi_transport_tcp = {
 	.import_region = xi_stream_import_region,
 	.tx_begin = xi_stream_tx_begin,
 	.tx_commit = xi_stream_tx_commit,
-	.flush = xi_stream_flush,
+	.flush = tcp_flush,
 	.tx_unsent = xi_stream_tx_unsent,
 	.retract = xi_stream_retract,
 	.drop_segs = xi_stream_drop_segs,

@@ -7,6 +7,7 @@
  *	dial.c     connecting: all addresses of a name, one after the other, the slow ones side by side
  *	listen.c   listening and accepting
  *	linger.c   sockets that outlive their connection until the peer has everything
+ *	uring.c    many connections served with one system call
  *	words.c    what errors of sockets mean, and what to do about them
  */
 #ifndef XI_NET_TCP_H
@@ -19,6 +20,7 @@
 #include <xenidc/xenidc.h>
 
 #include "transport-net/stream.h"
+#include "xenidc-core/loop.h"
 
 /* Addresses of one host name that are used; more are left out. */
 #define TCP_TARGETS_MAX 8u
@@ -87,6 +89,11 @@ struct tcp_conn {
 	int broken;     /* the socket cannot be used: why, negative */
 	unsigned looks; /* in vain, in a row; many: the connection is quiet */
 	bool ended;     /* the peer will send no more, or the connection has failed */
+	/* On a crowded loop: */
+	struct tcp_batch *batch;
+	struct xi_list receiver, sender;
+	bool has_sent, has_received; /* results of the calls that the stream is about to make */
+	ssize_t sent, received;
 	struct tcp_dial dial;
 	char peer[TCP_TEXT_MAX];
 };
@@ -95,6 +102,14 @@ void xi_tcp_take(struct tcp_conn *tcp, int fd);
 /* Our socket: non-blocking, close-on-exec. Negative errno. */
 int xi_tcp_socket(int family);
 void xi_tcp_close(int *sock);
+
+/* --- uring.c. Joining comes to nothing on a loop that is not crowded, or where io_uring is not allowed. */
+void xi_tcp_batch_join(struct tcp_conn *tcp);
+void xi_tcp_batch_leave(struct tcp_conn *tcp);
+/* Receive, send, later in this step. */
+void xi_tcp_batch_receive(struct tcp_conn *tcp);
+void xi_tcp_batch_send(struct tcp_conn *tcp);
+void xi_tcp_batch_diagnose(xenidc_diagnose_line *line, void *user);
 
 /* --- listen.c */
 struct tcp_door {

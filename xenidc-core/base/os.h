@@ -24,6 +24,16 @@ struct xi_futex_wait { /* one of several words to sleep on */
 };
 #define XI_FUTEX_WAIT_MAX 128 /* FUTEX_WAITV_MAX of the kernel */
 
+/* Many sendmsg() and recvmsg() in one go (io_uring). */
+struct xi_batch;
+struct xi_batch_call {
+	int fd;
+	bool send;
+	struct msghdr message;
+	ssize_t result; /* as of the call; XI_BATCH_NOT_RUN: it was not made */
+};
+#define XI_BATCH_NOT_RUN ((ssize_t)INT32_MIN)
+
 struct xi_os {
 	void *(*alloc)(size_t size); /* zeroed; NULL */
 	void (*free)(void *p);
@@ -51,6 +61,10 @@ struct xi_os {
 	ssize_t (*recvmsg)(int fd, struct msghdr *m, int flags);
 	ssize_t (*recv)(int fd, void *to, size_t length, int flags);
 	int (*shutdown)(int fd, int how);
+	int (*batch_new)(unsigned most, struct xi_batch **ret); /* -ENOSYS, -EPERM: not possible, or forbidden here */
+	void (*batch_free)(struct xi_batch *batch);
+	/* Make up to `most` calls, none of which waits, in any order; all are over on return. Fills in each `result`. */
+	void (*batch_run)(struct xi_batch *batch, struct xi_batch_call *calls, unsigned n);
 	int (*setsockopt)(int fd, int level, int name, const void *value, socklen_t length);
 	int (*getsockopt)(int fd, int level, int name, void *value, socklen_t *length);
 	int (*getsockname)(int fd, struct sockaddr *address, socklen_t *length);

@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "os_uring.h"
 #include "xenidc-core/base/assert.h"
 #include "xenidc-core/base/times.h"
 
@@ -396,6 +397,9 @@ const struct xi_os xi_os_linux = {
 	.recvmsg = os_recvmsg,
 	.recv = os_recv,
 	.shutdown = os_shutdown,
+	.batch_new = xi_uring_new,
+	.batch_free = xi_uring_free,
+	.batch_run = xi_uring_run,
 	.setsockopt = os_setsockopt,
 	.getsockopt = os_getsockopt,
 	.getsockname = os_getsockname,
