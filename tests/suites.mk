@@ -58,7 +58,7 @@ suite-hostile: asan-hostile
 FUZZ_SECONDS ?= 30
 fuzz_each = $(shell echo $$(($1 / ($(words $(FUZZERS)) + !$(words $(FUZZERS))) + 1)))
 suite-fuzz: fuzzers
-	@$(RUN) -t $$(($(call fuzz_each,$(FUZZ_SECONDS)) + 60)) fuzz $(foreach f,$(FUZZERS),"$(notdir $f): \
+	@$(RUN) -t $$(($(call fuzz_each,$(FUZZ_SECONDS)) + 60)) -j $(JOBS) fuzz $(foreach f,$(FUZZERS),"$(notdir $f): \
 		tests/fuzz-run $(call fuzz_each,$(FUZZ_SECONDS)) $f")
 
 # Small, wrong changes, each of which a test has to notice.
