@@ -64,8 +64,8 @@ struct xi_pipe {
 #define XI_STREAM_PREFIX 12u
 #define XI_STREAM_HEADER 12u                   /* the common header of frames */
 #define XI_STREAM_DATA (XI_STREAM_HEADER + 8u) /* of a DATA frame, before the data */
-/* DATA frames prepared at a time: many make a send() cheaper (measured: 4 cost 4 % more, 16 save 4 %), few let the turn of
- * a newcomer come sooner. */
+/* DATA frames prepared at a time: many make a send() cheaper (measured: 4 cost 4 % more, 16 save 4 %), few let the turn
+ * of a newcomer come sooner. */
 #define XI_STREAM_CHUNKS 8u
 #define XI_STREAM_HELLOS 3u /* connect messages sent by one side of a connection */
 

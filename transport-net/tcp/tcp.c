@@ -96,8 +96,8 @@ static bool is_quiet(const struct tcp_conn *tcp)
 }
 
 /*
- * What arrives is found by looking, as long as that is done; room to send, and what comes to a quiet connection, is told
- * by the descriptor.
+ * What arrives is found by looking, as long as that is done; room to send, and what comes to a quiet connection, is
+ * told by the descriptor.
  */
 static void set_watch(struct tcp_conn *tcp)
 {

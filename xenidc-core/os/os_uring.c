@@ -2,8 +2,8 @@
 /*
  * Many calls with one entry into the kernel, by io_uring.
  *
- * Each call carries MSG_DONTWAIT, so that it is over when its submission is: nothing is ever left under way, and nothing
- * has to be cancelled.
+ * Each call carries MSG_DONTWAIT, so that it is over when its submission is: nothing is ever left under way, and
+ * nothing has to be cancelled.
  */
 #include "os_uring.h"
 
