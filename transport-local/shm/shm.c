@@ -139,6 +139,9 @@ static const struct xi_domain domain = {
 	.over = over,
 	.fini = fini,
 };
+#ifdef XI_TESTING
+const struct xi_domain *const xi_shm_domain = &domain;
+#endif
 
 /* --- Connections */
 
