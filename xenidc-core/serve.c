@@ -466,7 +466,8 @@ int xenidc_reply(xenidc_channel *channel, xenidc_incoming request, const struct 
 	frame = conn->t->tx_begin(conn);
 	length = xi_frame_put_reply(frame, id, xi_credit(conn), reply->status, conn->valid, nvalid, reply->payload,
 				    reply->payload_len);
-	xi_transmit(conn, frame, length, conn->segs, nsegs, id);
+	/* No tag: our own requests have the same numbers, and what cancels one of them must not drop this. */
+	xi_transmit(conn, frame, length, conn->segs, nsegs, 0);
 	xi_ending_check(conn);
 	return 0;
 }
