@@ -153,6 +153,12 @@ void shadow_left(struct chan *c)
 	shadow.left[c->serial] = true;
 }
 
+void shadow_gone(struct chan *c)
+{
+	shadow.left[c->serial] = true;
+	shadow.chan[c->serial] = NULL;
+}
+
 bool shadow_peer_left(const struct chan *c)
 {
 	uint32_t peer = c->peer_serial ? c->peer_serial : shadow.peer[c->serial];

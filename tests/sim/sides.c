@@ -64,7 +64,7 @@ void chan_reset(struct chan *c)
 	for (uint32_t i = 0; i < c->open_count; i++)
 		shadow_item(c->open[i])->orphaned = true;
 	if (c->serial)
-		shadow_left(c);
+		shadow_gone(c);
 	*c = (struct chan){ .side = s };
 }
 

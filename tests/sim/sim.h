@@ -97,6 +97,8 @@ void sim_machine_account(struct sim_process *process);
 extern const struct xi_waiter sim_waiter;
 /* Is there a reason for it to wake up? */
 bool sim_waiter_ready(const struct sim_waiter *w);
+/* Is a watched descriptor ready, whether it sees that or not? */
+bool sim_waiter_has_news(const struct sim_waiter *w);
 uint64_t sim_waiter_until(const struct sim_waiter *w);
 /* Somebody woke the sleepers of this word (an address of the sleeper's own). */
 void sim_waiter_wake_word(struct sim_process *process, const uint32_t *word);

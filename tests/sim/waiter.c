@@ -87,8 +87,12 @@ bool sim_waiter_ready(const struct sim_waiter *w)
 {
 	if (w->woken || w->word_woken)
 		return true;
-	if (w->words_count) /* sleeps on words: blind for descriptors */
-		return false;
+	/* Who sleeps on words is blind for descriptors. */
+	return !w->words_count && sim_waiter_has_news(w);
+}
+
+bool sim_waiter_has_news(const struct sim_waiter *w)
+{
 	for (unsigned i = 0; i < w->count; i++)
 		if (ready_events(w->watches[i]))
 			return true;

@@ -511,7 +511,9 @@ bool sim_quiet(void)
 		return false;
 	for (unsigned i = 0; i < world.count; i++) {
 		struct sim_process *p = &world.processes[i];
-		if (p->alive && !p->finished && (p->paused || !p->asleep || sim_waiter_ready(p->waiter)))
+		if (!p->alive || p->finished)
+			continue;
+		if (p->paused || !p->asleep || sim_waiter_ready(p->waiter) || sim_waiter_has_news(p->waiter))
 			return false;
 	}
 	return true;
