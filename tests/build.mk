@@ -34,7 +34,7 @@ tests: $(foreach d,$(TEST_DIRS),$(call test_programs,test,$d))
 
 include tests/suites.mk
 
-.PHONY: check check-fast setup coverage
+.PHONY: check check-fast setup coverage fuzz soak
 ## make check            everything: installs what is missing, builds it with both compilers, runs all suites
 check:
 	@tests/setup check
@@ -49,6 +49,13 @@ coverage: $(foreach d,$(COVERAGE),gcov-$d)
 	@find $(BUILD)/gcov -name '*.gcda' -delete
 	@BUILD=$(BUILD) tests/run -t 600 -j $(JOBS) coverage $(foreach d,$(COVERAGE),$(call test_programs,gcov,$d))
 	@tests/coverage $(BUILD)/gcov/obj
+## make fuzz             the fuzzers for longer: FUZZ_SECONDS (600) for all together
+fuzz:
+	@+$(MAKE) --no-print-directory suite-fuzz $(if $(filter file,$(origin FUZZ_SECONDS)),FUZZ_SECONDS=600)
+## make soak             simulator, kills, hostile peers and fuzzers with other dice, for HOURS (1)
+HOURS ?= 1
+soak: test-sim test-chaos asan-hostile fuzzers
+	@BUILD=$(BUILD) tests/soak $(HOURS)
 ## make suite-NAME       one suite: $(SUITES)
 ## make tests            build all test programs: build/test/*/test_*
 ## make setup            install what `make check` needs, and nothing else

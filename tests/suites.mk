@@ -4,7 +4,7 @@
 # `make check-fast`. A suite NAME is a target suite-NAME, which builds what it needs and gives its tests to $(RUN).
 SUITES_FAST := house unit examples tools package
 SUITES      := $(SUITES_FAST) build conformance asan asan-conformance tsan tsan-conformance hostile kills mutants \
-	$(if $(wildcard tests/fuzz/fuzz_*.c),fuzz) $(if $(wildcard tests/sim/test_*.c),sim)
+	fuzz sim
 
 # Tests of a suite are programs, or "NAME: command"; see tests/run.
 RUN = BUILD=$(BUILD) tests/run
@@ -60,6 +60,15 @@ fuzz_each = $(shell echo $$(($1 / ($(words $(FUZZERS)) + !$(words $(FUZZERS))) +
 suite-fuzz: fuzzers
 	@$(RUN) -t $$(($(call fuzz_each,$(FUZZ_SECONDS)) + 60)) -j $(JOBS) fuzz $(foreach f,$(FUZZERS),"$(notdir $f): \
 		tests/fuzz-run $(call fuzz_each,$(FUZZ_SECONDS)) $f")
+
+# The general run of each personality (kept seeds first), and the tests that look at one thing.
+SIM_SEEDS ?= 500
+simulator = $(BUILD)/$1/sim/test_simulator --quiet --personality
+suite-sim: test-sim asan-sim
+	@$(RUN) -t 900 -j $(JOBS) sim $(filter-out %/test_simulator,$(call test_programs,test,sim)) \
+		"kept-and-mapped: $(call simulator,test) mapped" \
+		$(foreach p,stream window,"$p: $(call simulator,test) $p --seeds 1-$(SIM_SEEDS)") \
+		$(foreach p,mapped stream window,"$p-asan: $(call simulator,asan) $p --seeds 1-50")
 
 # Small, wrong changes, each of which a test has to notice.
 MUTANTS := $(sort $(wildcard tests/mutants/*))
