@@ -45,6 +45,8 @@ static void too_late(struct xenidc_timer *timer)
 	struct xi_conn *conn = XI_CONTAINER(timer, struct xi_conn, timer);
 	unsigned long long ms = conn->times.connect_ns / XI_MS;
 
+	if (conn->failed)
+		return; /* it is ending already, its task has not run yet */
 	XI_ASSERT(conn->phase < XI_PHASE_UP && (conn->channel || conn->listener));
 	if (conn->phase == XI_PHASE_DIALLING)
 		xi_conn_end(
