@@ -139,7 +139,7 @@ all: $(PROGRAMS)
 FORCE:
 
 help:
-	@sed -n 's/^## //p' $(sort $(MAKEFILE_LIST))
+	@sed -n 's/^## //p' $(sort $(filter %.mk Makefile,$(MAKEFILE_LIST))) | sed 's/SUITES/$(SUITES)/' | fold -s -w 110
 
 MANPAGES := $(wildcard docs/man/*.[1-9])
 INSTALLED = $(filter $(BUILD)/bin/%,$(PROGRAMS))

@@ -56,7 +56,7 @@ fuzz:
 HOURS ?= 1
 soak: test-sim test-chaos asan-hostile fuzzers
 	@BUILD=$(BUILD) tests/soak $(HOURS)
-## make suite-NAME       one suite: $(SUITES)
+## make suite-NAME       one suite: SUITES
 ## make tests            build all test programs: build/test/*/test_*
 ## make setup            install what `make check` needs, and nothing else
 setup:
