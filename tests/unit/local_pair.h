@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For tests of transport-local: stubs of the core around a transport over shared memory, so that a test can drive each op by
- * itself. Frames are numbered; the body of frame n has a length and a content that follow from n.
+ * For tests of transport-local: stubs of the core around a transport over shared memory, so that a test can drive each
+ * op by itself. Frames are numbered; the body of frame n has a length and a content that follow from n.
  */
 #ifndef TESTS_UNIT_LOCAL_PAIR_H
 #define TESTS_UNIT_LOCAL_PAIR_H

@@ -310,8 +310,9 @@ static void test_words_about_ourselves(void)
 }
 
 /*
- * Interleavings: a publisher (put, flush) and a sleeper (arm, then the kernel's own comparison) in two threads, of which
- * one runs at a time; at each access to shared memory the baton is passed as the schedule says. All schedules are tried.
+ * Interleavings: a publisher (put, flush) and a sleeper (arm, then the kernel's own comparison) in two threads, of
+ * which one runs at a time; at each access to shared memory the baton is passed as the schedule says. All schedules
+ * are tried.
  */
 #define STEPS 16
 struct race {
@@ -451,8 +452,8 @@ static void test_interleavings(void)
 }
 
 /*
- * The same on two processors, where stores wait in buffers. Both begin a round at the same moment, one publishes, the other
- * arms: without the fences it happens within some thousand rounds that neither sees what the other did.
+ * The same on two processors, where stores wait in buffers. Both begin a round at the same moment, one publishes, the
+ * other arms: without the fences it happens within some thousand rounds that neither sees what the other did.
  */
 #define ROUNDS 200000
 struct duel {
