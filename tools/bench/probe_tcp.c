@@ -16,12 +16,18 @@
 
 #define BULK_READ (1u << 20)
 
+/* Both sides go through as many buffers as the measurement does: what the caches hold makes a difference. */
 struct pair {
 	int fd[2];
-	size_t size;
+	size_t size, slots;
 	_Atomic uint64_t *received;
 	uint8_t *data;
 };
+
+static uint8_t *slot(const struct pair *p, size_t number)
+{
+	return p->data + number % p->slots * p->size;
+}
 
 static void tune(int fd, const char *cc)
 {
@@ -48,6 +54,15 @@ static bool pair_open(struct pair *p, const char *cc)
 	tune(p->fd[0], cc);
 	tune(p->fd[1], cc);
 	return p->fd[1] >= 0;
+}
+
+/* Memory that is really there, not the one page of zeros. False: there is none. */
+static bool pair_data(struct pair *p)
+{
+	p->data = malloc(p->slots * p->size);
+	if (p->data)
+		memset(p->data, 1, p->slots * p->size);
+	return p->data != NULL;
 }
 
 static void pair_close(struct pair *p)
@@ -88,22 +103,23 @@ static void latency_child(void *arg)
 {
 	struct pair *p = arg;
 
-	while (recv_all(p->fd[1], p->data, p->size) && send_all(p->fd[1], p->data, p->size))
-		;
+	for (size_t n = 0; recv_all(p->fd[1], slot(p, n), p->size) && send_all(p->fd[1], slot(p, n + 1), p->size);)
+		n += 2;
 }
 
 double xi_probe_tcp_latency(const struct xi_bench *b)
 {
 	static struct xi_hist h;
-	struct pair p = { .size = b->size, .data = calloc(1, b->size) };
+	struct pair p = { .size = b->size, .slots = 2 * b->slots };
 	uint64_t end = UINT64_MAX, start = 0, now = 0;
+	size_t n = 0;
 	int pid = -1;
 
 	xi_hist_clear(&h);
-	if (p.data && b->cpu[0] != b->cpu[1] && pair_open(&p, b->cc)) {
+	if (pair_data(&p) && b->cpu[0] != b->cpu[1] && pair_open(&p, b->cc)) {
 		pid = xi_probe_begin(b, latency_child, &p);
-		for (; pid > 0 && now < end; start = now) {
-			if (!send_all(p.fd[0], p.data, p.size) || !recv_all(p.fd[0], p.data, p.size))
+		for (; pid > 0 && now < end; start = now, n += 2) {
+			if (!send_all(p.fd[0], slot(&p, n), p.size) || !recv_all(p.fd[0], slot(&p, n + 1), p.size))
 				break;
 			now = xi_ticks();
 			if (start)
@@ -121,14 +137,17 @@ double xi_probe_tcp_latency(const struct xi_bench *b)
 static void bulk_child(void *arg)
 {
 	struct pair *p = arg;
-	uint8_t *to = malloc(BULK_READ);
+	size_t at = 0, all = p->size * p->slots;
+	uint8_t *to = calloc(p->slots, p->size);
 
 	while (to) {
-		ssize_t n = recv(p->fd[1], to, BULK_READ, MSG_DONTWAIT);
+		ssize_t n = recv(p->fd[1], to + at, all - at < BULK_READ ? all - at : BULK_READ, MSG_DONTWAIT);
 		if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
 			break;
-		if (n > 0)
+		if (n > 0) {
+			at = (at + (size_t)n) % all;
 			atomic_fetch_add_explicit(p->received, (uint64_t)n, memory_order_relaxed);
+		}
 	}
 }
 
@@ -137,9 +156,10 @@ static void bulk_windows(const struct xi_bench *b, struct pair *p, struct xi_his
 {
 	uint64_t warm = xi_now_ns() + b->probe_ms * 500000ull, end = warm + b->probe_ms * 1000000ull;
 	uint64_t start = 0, from = 0, now = 0, received;
+	size_t n = 0;
 
 	/* At least three windows, however long they get. */
-	while ((now < end || rate->count < 3) && send_all(p->fd[0], p->data, p->size)) {
+	while ((now < end || rate->count < 3) && send_all(p->fd[0], slot(p, n++), p->size)) {
 		now = xi_now_ns();
 		received = atomic_load_explicit(p->received, memory_order_relaxed);
 		if (now < warm || (start && (double)(now - start) < XI_BENCH_WINDOW_NS))
@@ -154,11 +174,11 @@ static void bulk_windows(const struct xi_bench *b, struct pair *p, struct xi_his
 double xi_probe_tcp_bulk(const struct xi_bench *b)
 {
 	static struct xi_hist rate;
-	struct pair p = { .size = b->size, .data = calloc(1, b->size), .received = xi_probe_memory(4096) };
+	struct pair p = { .size = b->size, .slots = b->slots, .received = xi_probe_memory(4096) };
 	int pid;
 
 	xi_hist_clear(&rate);
-	if (p.data && p.received && b->cpu[0] != b->cpu[1] && pair_open(&p, b->cc)) {
+	if (pair_data(&p) && p.received && b->cpu[0] != b->cpu[1] && pair_open(&p, b->cc)) {
 		pid = xi_probe_begin(b, bulk_child, &p);
 		if (pid > 0)
 			bulk_windows(b, &p, &rate);
