@@ -63,7 +63,7 @@ struct xi_os {
 	int (*shutdown)(int fd, int how);
 	int (*batch_new)(unsigned most, struct xi_batch **ret); /* -ENOSYS, -EPERM: not possible, or forbidden here */
 	void (*batch_free)(struct xi_batch *batch);
-	/* Make up to `most` calls, none of which waits, in any order; all are over on return. Fills in each `result`. */
+	/* Make up to `most` calls, none of which waits, in any order; all are over on return. Fills in `result`. */
 	void (*batch_run)(struct xi_batch *batch, struct xi_batch_call *calls, unsigned n);
 	int (*setsockopt)(int fd, int level, int name, const void *value, socklen_t length);
 	int (*getsockopt)(int fd, int level, int name, void *value, socklen_t *length);
