@@ -139,7 +139,7 @@ static int take_rights(struct xi_shm_link *link, struct msghdr *m)
 	return n || cut ? -EPROTO : 0;
 }
 
-/* Did it hang up? An empty packet reads as an end, too. */
+/* Did it hang up? An empty packet reads as an end, too (unless it brings descriptors). */
 static bool hung_up(const struct xi_shm_link *link)
 {
 	struct pollfd p = { .fd = link->socket - 1, .events = POLLRDHUP };
@@ -198,7 +198,7 @@ static bool receive(struct xi_shm_link *link)
 	}
 	if (n < 0)
 		lost(link, (int)n, "reading from the socket of the connection");
-	else if (n == 0)
+	else if (n == 0 && !m.msg_controllen)
 		end_of_packets(link);
 	else
 		packet_arrived(link, &m, (uint32_t)n);
