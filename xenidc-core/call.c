@@ -72,7 +72,7 @@ int xenidc_call(xenidc_channel *channel, const struct xenidc_request *request, v
 
 	XI_ASSERT(channel && request);
 	XI_ASSERT(ret && (reply || !reply_cap));
-	if (xi_loop_in_handler(channel->loop) || channel->call)
+	if (xi_loop_in_handler(channel->loop) || xi_loop_in_step(channel->loop) || channel->call)
 		return -EDEADLK;
 	copy.done = call_done;
 	copy.user = &call;
