@@ -202,7 +202,7 @@ uint64_t shadow_sum(const uint8_t *bytes, uint32_t length);
 /* A connection of this channel begins; its client, or its process, ends it. */
 void shadow_connected(struct chan *c);
 void shadow_left(struct chan *c);
-void shadow_gone(struct chan *c); /* freed, or its process died */
+void shadow_gone(struct chan *c);            /* freed, or its process died */
 bool shadow_peer_left(const struct chan *c); /* or it is not known who that is */
 /* It is under way from now on (before the call: the peer may see it before the call returns); or was not accepted. */
 void shadow_accepted(struct chan *c, uint32_t index);

@@ -260,7 +260,7 @@ static void end_pipe(struct sim_end *from)
 	under_way(to);
 }
 
-void sim_end_close(struct sim_end *end)
+bool sim_end_close(struct sim_end *end)
 {
 	struct sim_link *link = end->link;
 
@@ -274,10 +274,12 @@ void sim_end_close(struct sim_end *end)
 	end->in.used = end->in.visible = 0;
 	if (!link->connected && !link->refused)
 		link->end[1].closed = true; /* given up before anybody was asked */
-	if (sim_end_other(end)->closed)
-		free_link(link);
-	else
+	if (!sim_end_other(end)->closed) {
 		end_pipe(end);
+		return false;
+	}
+	free_link(link);
+	return true;
 }
 
 void sim_link_break(struct sim_link *link)
@@ -387,10 +389,8 @@ void sim_net_died(struct sim_process *process)
 			struct sim_end *end = &link->end[i];
 			if (end->process != process || end->closed)
 				continue;
-			bool last = sim_end_other(end)->closed;
 			end->dead = true;
-			sim_end_close(end);
-			if (last)
+			if (sim_end_close(end))
 				break;
 		}
 	}

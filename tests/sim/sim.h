@@ -175,8 +175,8 @@ void sim_end_take(struct sim_end *end, uint32_t length);
 bool sim_end_over(const struct sim_end *end);
 /* Set the fd: readable when there is something to look at, writable when there is room. */
 void sim_end_refresh(struct sim_end *end);
-/* This end is done with the link. */
-void sim_end_close(struct sim_end *end);
+/* This end is done with the link. True: it was the last, and the link is gone. */
+bool sim_end_close(struct sim_end *end);
 void sim_link_break(struct sim_link *link);
 /* The links that are there. */
 struct sim_link *sim_link_next(struct sim_link *link); /* NULL: the first */

@@ -304,23 +304,24 @@ static void wind_up(void)
 	heal();
 	for (uint64_t turns = 0; !all_idle(); turns++) {
 		MUST(turns < WIND_UP_TURNS, "nothing becomes idle");
-		for (unsigned i = 0; i < SIDES; i++) {
-			side_poke(&sides[i], 1);
+		for (unsigned i = 0; i < SIDES; i++)
 			side_check_times(&sides[i]);
-		}
-		if (!sim_run()) {
-			check_quiet();
+		if (sim_run())
+			continue;
+		check_quiet();
+		if (sim_chance(2))
 			sim_advance();
-		}
+		else
+			side_poke(&sides[sim_below(SIDES)], 1);
 	}
 	for (unsigned i = 0; i < SIDES; i++)
 		sides[i].quit = true;
 	for (uint64_t turns = 0; !all_finished(); turns++) {
 		MUST(turns < WIND_UP_TURNS, "a loop never returns from its step");
-		for (unsigned i = 0; i < SIDES; i++)
-			side_poke(&sides[i], 1);
-		if (!sim_run())
-			sim_advance();
+		if (sim_run())
+			continue;
+		sim_advance();
+		side_poke(&sides[sim_below(SIDES)], 1);
 	}
 }
 

@@ -475,7 +475,8 @@ static uint64_t window_tx_commit(struct xi_conn *conn, uint32_t length, const st
 	c->queue_count++;
 	*f = (struct out_frame){ .position = ++c->position, .buffer = c->begun, .length = length };
 	f->nsegs = nsegs;
-	memcpy(f->segs, segs, nsegs * sizeof(*segs));
+	if (nsegs)
+		memcpy(f->segs, segs, nsegs * sizeof(*segs));
 	if (nsegs)
 		f->key = open_window(c, segs, nsegs, reply);
 	if (reply) {
