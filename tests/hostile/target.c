@@ -126,8 +126,12 @@ static void on_message(xenidc_channel *channel, const void *payload, uint32_t le
 static void on_abandoned(xenidc_channel *channel, xenidc_incoming request)
 {
 	struct xenidc_reply reply = { 0 };
+	struct target *t = of(channel);
 
 	CHECK_EQ(xenidc_reply(channel, request, &reply), 0);
+	for (unsigned i = 0; i < t->nheld; i++)
+		if (t->held[i] == request)
+			t->held[i] = t->held[--t->nheld];
 }
 
 static void on_disconnecting(xenidc_channel *channel, const struct xenidc_error *why)
