@@ -139,7 +139,8 @@ all: $(PROGRAMS)
 FORCE:
 
 help:
-	@sed -n 's/^## //p' $(sort $(filter %.mk Makefile,$(MAKEFILE_LIST))) | sed 's/SUITES/$(SUITES)/' | fold -s -w 110
+	@sed -n 's/^## //p' $(sort $(filter %.mk Makefile,$(MAKEFILE_LIST))) | \
+		sed 's/SUITES/$(SUITES)/' | fold -s -w 110
 
 MANPAGES := $(wildcard docs/man/*.[1-9])
 INSTALLED = $(filter $(BUILD)/bin/%,$(PROGRAMS))

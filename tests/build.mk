@@ -44,10 +44,12 @@ check-fast:
 	@tests/setup check
 	@+MAKE="$(MAKE)" BUILD=$(BUILD) JOBS=$(JOBS) tests/check $(SUITES_FAST)
 ## make coverage         lines and branches that the tests reach, for each file
-COVERAGE := unit conformance
-coverage: $(foreach d,$(COVERAGE),gcov-$d)
+coverage: gcov-unit gcov-hostile gcov-conformance gcov-sim
 	@find $(BUILD)/gcov -name '*.gcda' -delete
-	@BUILD=$(BUILD) tests/run -t 600 -j $(JOBS) coverage $(foreach d,$(COVERAGE),$(call test_programs,gcov,$d))
+	-@BUILD=$(BUILD) tests/run -t 900 -j $(JOBS) coverage \
+		$(foreach d,unit hostile,$(foreach p,$(call test_programs,gcov,$d),"$d-$(notdir $p): $p")) \
+		$(foreach p,mapped stream window,"$p: $(call simulator,gcov) $p --seeds 1-20") \
+		$(call columns,gcov,$(COLUMNS))
 	@tests/coverage $(BUILD)/gcov/obj
 ## make fuzz             the fuzzers for longer: FUZZ_SECONDS (600) for all together
 fuzz:
