@@ -138,7 +138,7 @@ struct xi_transport {
 	uint8_t *(*tx_begin)(struct xi_conn *conn);
 	/*
 	 * Send the frame that stands there; `segs` (copied) are the slot pieces that it announces; the slots stay
-	 * untouched by this side until the request of `tag` (the id of a REQUEST of ours; else 0) ends. `urgent` frames may
+	 * untouched by this side until the request of `tag` (the id of a REQUEST of ours; else 0) ends. Frames may
 	 * overtake segs, never frames. Returns a position that grows by one a frame, from 1. Mandatory.
 	 */
 	uint64_t (*tx_commit)(struct xi_conn *conn, uint32_t length, const struct xi_seg *segs, uint32_t nsegs,

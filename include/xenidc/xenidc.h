@@ -11,7 +11,7 @@
  *
  * Rules that hold for every function, unless its own comment says otherwise:
  *  - Thread: call from the thread that runs the loop. xenidc_loop_post() is the one exception.
- *  - Blocking: nothing blocks but xenidc_loop_step(), xenidc_loop_run() and xenidc_call(), and the look-up of a host name
+ *  - Blocking: nothing does but xenidc_loop_step(), xenidc_loop_run() and xenidc_call(), and the look-up of a host name
  *    (see xenidc_channel_connect()).
  *  - Memory: nothing allocates between a channel's `connected` and its `idle`.
  *  - Handlers never run inside the call that caused them, and never overlap.
@@ -504,7 +504,7 @@ int xenidc_channel_new(xenidc_loop *loop, const struct xenidc_channel_options *o
 /*
  * Start to connect. What can be told at once is (bad address, unknown scheme, already connected: -EISCONN, in progress:
  * -EALREADY, still ending: -EBUSY); everything else arrives as `connected`, or as `idle` with the reason.
- * A host *name* (tcp:) is looked up inside this call, and inside a retry, by the system's resolver: where no name server
+ * A host *name* (tcp:) is looked up inside this call, and inside a retry, by the system's resolver: if no name server
  * answers that blocks for as long as the resolver is told to wait (resolv.conf(5): `timeout`, `attempts`), and all else
  * on the loop with it. Where that must not be, look the name up elsewhere and give the numeric address.
  */

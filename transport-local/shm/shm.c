@@ -299,6 +299,8 @@ static int listen_at(struct xi_listener *listener, const char *rest, char *name,
 			e = xenidc_watch_start(xi_listener_loop(listener), &l->watch, fd, EPOLLIN, on_connection);
 		if (e)
 			no_socket(e, err);
+		else /* who comes in can wait for a look; who is connected sleeps on a futex meanwhile */
+			xi_loop_watch_lazy(&l->watch, true);
 	}
 	if (e) {
 		stop_listening(l, false);
