@@ -60,7 +60,7 @@ FLAGS_clang  := $(FLAGS_normal)
 FLAGS_test   := -O2 $(TESTING)
 FLAGS_asan   := -O1 $(TESTING) -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS_tsan   := -O1 $(TESTING) -fno-omit-frame-pointer -fsanitize=thread
-FLAGS_gcov   := -O0 $(TESTING) -DXI_COVERAGE --coverage -fprofile-update=atomic
+FLAGS_gcov   := -O0 -Wno-error $(TESTING) -DXI_COVERAGE --coverage -fprofile-update=atomic
 FLAGS_fuzz   := $(FLAGS_asan) -fsanitize=fuzzer-no-link
 
 # Commands that run at the same time as another make must not see each other's half-written files: write, then rename.
