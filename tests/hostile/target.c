@@ -359,7 +359,14 @@ void target_clean(struct target *t)
 
 void target_start(struct target *t, const char *scheme)
 {
-	struct xenidc_listener_options options = { .size = sizeof(options), .accepted = on_accepted, .user = t };
+	target_start_bounded(t, scheme, 0);
+}
+
+void target_start_bounded(struct target *t, const char *scheme, uint64_t bytes_max)
+{
+	struct xenidc_listener_options options = {
+		.size = sizeof(options), .accepted = on_accepted, .user = t, .bytes_max = bytes_max
+	};
 	char address[64], good[64];
 	struct xenidc_error err;
 

@@ -38,8 +38,9 @@ struct target {
 	int64_t objects[XI_OBJECT_KINDS]; /* alive when nothing is under attack */
 };
 
-/* `scheme`: "tcp" or "shm". */
+/* `scheme`: "tcp" or "shm". `bytes_max`: of its listener; 0: as by default. */
 void target_start(struct target *t, const char *scheme);
+void target_start_bounded(struct target *t, const char *scheme, uint64_t bytes_max);
 void target_stop(struct target *t);
 /* One turn of the loop, without waiting. */
 void target_turn(struct target *t);

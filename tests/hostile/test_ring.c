@@ -503,6 +503,51 @@ static void test_memory_taken_away(void)
 	target_stop(&target);
 }
 
+/* --- Peers who do not let go: what they may still see counts for the listener, until it accepts no more */
+
+static void test_peers_that_do_not_let_go(void)
+{
+	static struct link links[16];
+	static struct raw_bytes hello;
+	uint32_t reason_length, length;
+	const uint8_t *reason;
+	uint8_t region[512];
+	unsigned n = 0;
+
+	target_start_bounded(&target, "shm", 10 * raw_layout(&raw_usual).bytes);
+	for (;; n++) {
+		CHECK_OP(n, <, 16);
+		link_open(&links[n], LINK_SHM, &target, false);
+		raw_connect(&hello, &raw_usual);
+		link_send_hello(&links[n], &hello);
+		CHECK(link_recv_hello(&links[n], &hello));
+		if (hello.b[4] == RAW_REFUSE)
+			break;
+		shm_import(&links[n], &hello);
+		length = shm_export(&links[n], region);
+		raw_ready(&hello, region, length);
+		link_send_hello(&links[n], &hello);
+		target_up(&target);
+		CHECK_EQ(xenidc_channel_close(target.channel, 0), 0);
+		target_over(&target);
+		CHECK_EQ(xi_alive(XI_OBJECT_QUARANTINE), n + 1);
+		target_good(&target);
+	}
+	reason = raw_find(hello.b, hello.n, RAW_REASON, &reason_length);
+	CHECK(reason && reason_length > 2);
+	CHECK_EQ(raw_get16(reason), XENIDC_REASON_LIMIT);
+	CHECK_OP(n, >=, 3);
+	for (unsigned i = 0; i <= n; i++)
+		link_close(&links[i]);
+	target_clean(&target);
+	/* There is room again. */
+	begin();
+	disconnect();
+	over("after the others have let go", 0, false);
+	target_stop(&target);
+	printf("peers that do not let go: %u, then no more\n", n);
+}
+
 /* --- Changes while it is read: a thread that never stops */
 
 static struct {
@@ -613,4 +658,4 @@ static void test_changes_while_it_is_read(void)
 }
 
 CHECK_MAIN(TEST(test_words), TEST(test_packets), TEST(test_doorbells), TEST(test_memory_handed_over),
-	   TEST(test_memory_taken_away), TEST(test_changes_while_it_is_read))
+	   TEST(test_memory_taken_away), TEST(test_peers_that_do_not_let_go), TEST(test_changes_while_it_is_read))
