@@ -350,15 +350,20 @@ void sim_mapped_end(void)
 	XI_ASSERT(xi_list_empty(regions()));
 }
 
+/* Also after its library has let go of it: it may have kept a mapping of its own. */
 unsigned sim_mapped_scribble(struct sim_process *process)
 {
+	uint8_t bytes[4096];
 	unsigned n = 0;
 
+	memset(bytes, (int)(sim_below(255) + 1), sizeof(bytes));
 	for (struct xi_list *l = regions()->next; l != regions(); l = l->next) {
 		struct region *r = XI_CONTAINER(l, struct region, list);
-		if (r->owner != process || !r->base || !r->zeroed)
+		if (r->owner != process || !r->owner->alive || !r->there || r->peer || r->peer_lost)
 			continue;
-		memset(r->base + r->slots_offset, (int)(sim_below(255) + 1), r->bytes - r->slots_offset);
+		for (uint64_t at = r->slots_offset; at < r->bytes; at += sizeof(bytes))
+			if (pwrite(r->fd, bytes, sizeof(bytes), (off_t)at) != sizeof(bytes))
+				XI_ASSERT(!"a region can be written to");
 		n++;
 	}
 	return n;

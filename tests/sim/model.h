@@ -137,7 +137,7 @@ struct held {
 	bool abandoned;
 	uint64_t abandoned_at;
 	struct {
-		const uint8_t *view; /* OUT, COPY: private memory */
+		const uint8_t *view; /* OUT */
 		uint32_t length;
 		uint64_t sum;
 	} views[REFS];

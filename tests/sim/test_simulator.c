@@ -227,9 +227,7 @@ static void one_fault(void)
 		jump();
 		break;
 	case FAULT_LATE_WRITE:
-		if (!sim_mapped_scribble(s->process))
-			return;
-		break;
+		return; /* as soon as there is an opportunity: late_write() */
 	default:
 		sim_wake(s->process);
 	}
@@ -254,8 +252,18 @@ static void nobody_can_run(void)
 		side_poke(s, 1 + sim_below(5));
 }
 
+static void late_write(void)
+{
+	const struct side *s = random_side();
+
+	if (s && sim_mapped_scribble(s->process))
+		histogram_fault(FAULT_LATE_WRITE, 0);
+}
+
 static void one_turn(void)
 {
+	if (config.kinds[FAULT_LATE_WRITE] && sim_chance(4))
+		late_write();
 	if (config.faults && sim_chance(config.fault_one_in))
 		one_fault();
 	if (sim_chance(12) && random_side())
