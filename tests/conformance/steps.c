@@ -25,8 +25,9 @@ uint64_t pair_time(const struct pair *p, uint64_t ns)
 }
 
 /* What the server's process has said since, if it is one. */
-static void hear_server(struct pair *p)
+static bool hear_server(struct pair *p)
 {
+	unsigned before = p->heard_count;
 	struct pollfd fd = { .fd = p->to_client, .events = POLLIN };
 	char what;
 
@@ -35,6 +36,7 @@ static void hear_server(struct pair *p)
 		CHECK_OP(p->heard_count, <, sizeof(p->heard));
 		p->heard[p->heard_count++] = what;
 	}
+	return p->heard_count > before;
 }
 
 static unsigned step_end(struct end *end)
@@ -54,7 +56,7 @@ bool pair_step(struct pair *p)
 
 	if (p->column->simulated)
 		return sim_step() > 0;
-	hear_server(p);
+	moved = hear_server(p) || moved;
 	moved = step_end(&p->server) > 0 || moved;
 	return step_end(&p->client) > 0 || moved;
 }

@@ -128,6 +128,7 @@ static void print_not_applicable(void)
 static unsigned run_all(void)
 {
 	unsigned failed = 0, passed = 0, missing = 0;
+	uint64_t begin;
 
 	printf("%-28s", "");
 	for (unsigned k = 0; columns[k].name; k++)
@@ -137,6 +138,7 @@ static unsigned run_all(void)
 		if (!chosen(chosen_cases, cases[i].name))
 			continue;
 		printf("\n%-28s", cases[i].name);
+		begin = check_now();
 		for (unsigned k = 0; columns[k].name; k++) {
 			if (!chosen(chosen_columns, columns[k].name))
 				continue;
@@ -146,6 +148,7 @@ static unsigned run_all(void)
 			failed += results[i][k] == 'F';
 			missing += results[i][k] == '-';
 		}
+		printf(" %6.2f s", (double)(check_now() - begin) / 1e9);
 	}
 	printf("\n\n");
 	print_not_applicable();
