@@ -19,7 +19,7 @@
 #define DRAIN_BUDGET 16
 #define DRAIN_MAX (64u << 20)
 
-struct lingering {
+struct tcp_linger {
 	struct xi_member member;
 	struct xenidc_watch watch;
 	struct xenidc_timer timer;
@@ -27,7 +27,7 @@ struct lingering {
 	uint64_t drained;
 };
 
-static void linger_end(struct lingering *l)
+static void linger_end(struct tcp_linger *l)
 {
 	xi_loop_member_remove(&l->member);
 	xenidc_timer_stop(&l->timer);
@@ -39,17 +39,17 @@ static void linger_end(struct lingering *l)
 static void linger_destroy(struct xi_member *member, bool forked)
 {
 	(void)forked;
-	linger_end(XI_CONTAINER(member, struct lingering, member));
+	linger_end(XI_CONTAINER(member, struct tcp_linger, member));
 }
 
 static void linger_late(struct xenidc_timer *timer)
 {
-	linger_end(XI_CONTAINER(timer, struct lingering, timer));
+	linger_end(XI_CONTAINER(timer, struct tcp_linger, timer));
 }
 
 static void linger_ready(struct xenidc_watch *watch, uint32_t events)
 {
-	struct lingering *l = XI_CONTAINER(watch, struct lingering, watch);
+	struct tcp_linger *l = XI_CONTAINER(watch, struct tcp_linger, watch);
 	uint8_t nowhere[4096];
 
 	(void)events;
@@ -65,17 +65,18 @@ static void linger_ready(struct xenidc_watch *watch, uint32_t events)
 	}
 }
 
-void xi_tcp_linger(xenidc_loop *loop, int fd)
+struct tcp_linger *xi_tcp_linger_new(void)
 {
-	struct lingering *l = xi_os->alloc(sizeof(*l));
-	int sock = fd + 1;
+	return xi_os->alloc(sizeof(struct tcp_linger));
+}
 
-	XI_ASSERT(fd >= 0);
-	if (!l) {
-		xi_tcp_close(&sock);
-		return;
-	}
-	l->sock = sock;
+void xi_tcp_linger(struct tcp_linger *l, xenidc_loop *loop, int *sock)
+{
+	int fd = *sock - 1;
+
+	XI_ASSERT(fd >= 0 && !l->sock);
+	l->sock = *sock;
+	*sock = 0;
 	l->member.destroy = linger_destroy;
 	xi_loop_member_add(loop, &l->member);
 	if (xenidc_watch_start(loop, &l->watch, fd, POLLIN, linger_ready) < 0 ||

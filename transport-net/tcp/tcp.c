@@ -223,6 +223,7 @@ void xi_tcp_take(struct tcp_conn *tcp, int fd)
 
 	XI_ASSERT(!tcp->sock);
 	tcp->sock = fd + 1;
+	tcp->linger = xi_tcp_linger_new();
 	snprintf(tcp->peer, sizeof(tcp->peer), "?");
 	if (xi_os->getpeername(fd, &there.any, &length) == 0)
 		xi_tcp_text(&there, tcp->peer);
@@ -322,10 +323,11 @@ static void tcp_fini(struct xi_conn *conn)
 	struct tcp_conn *tcp = xi_conn_priv(conn);
 
 	xi_stream_fini(&tcp->stream);
-	if (tcp->sock && !tcp->ended)
-		xi_tcp_linger(xi_conn_loop(conn), tcp->sock - 1);
+	if (tcp->sock && !tcp->ended && tcp->linger)
+		xi_tcp_linger(tcp->linger, xi_conn_loop(conn), &tcp->sock);
 	else
-		xi_tcp_close(&tcp->sock);
+		xi_os->free(tcp->linger);
+	xi_tcp_close(&tcp->sock);
 }
 
 /* ------------------------------------------------------------------------------------------------------------------

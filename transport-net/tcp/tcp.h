@@ -86,9 +86,10 @@ struct tcp_conn {
 	struct xi_conn *conn;
 	int sock; /* descriptor + 1; 0: none */
 	struct xenidc_watch watch;
-	int broken;     /* the socket cannot be used: why, negative */
-	unsigned looks; /* in vain, in a row; many: the connection is quiet */
-	bool ended;     /* the peer will send no more, or the connection has failed */
+	struct tcp_linger *linger; /* for the end; NULL: there was no memory for it, the end is abrupt */
+	int broken;                /* the socket cannot be used: why, negative */
+	unsigned looks;            /* in vain, in a row; many: the connection is quiet */
+	bool ended;                /* the peer will send no more, or the connection has failed */
 	/* On a crowded loop: */
 	struct tcp_batch *batch;
 	struct xi_list receiver, sender;
@@ -126,8 +127,11 @@ struct tcp_listener {
 int xi_tcp_listen(struct xi_listener *listener, const char *rest, char *name, struct xenidc_error *err);
 void xi_tcp_unlisten(struct xi_listener *listener);
 
-/* --- linger.c: takes the descriptor over; closes it when the peer has closed its side, or after XI_CLOSE. */
-void xi_tcp_linger(xenidc_loop *loop, int fd);
+/* --- linger.c */
+/* Made with the connection, since nothing may allocate at its end. NULL: out of memory. */
+struct tcp_linger *xi_tcp_linger_new(void);
+/* Takes the descriptor over and frees itself: when the peer has closed its side, after XI_CLOSE, or with the loop. */
+void xi_tcp_linger(struct tcp_linger *l, xenidc_loop *loop, int *sock);
 
 /* --- words.c */
 /* What `error` of a connect means for a person. */
