@@ -207,6 +207,8 @@ int shm_new_memfd(uint32_t bytes, unsigned seals)
 
 	CHECK(fd >= 0);
 	CHECK_EQ(ftruncate(fd, bytes), 0);
+	if (bytes)
+		CHECK_EQ(pwrite(fd, "XIDR\1\0\0\0", 8, 0), 8);
 	if (seals)
 		CHECK_EQ(fcntl(fd, F_ADD_SEALS, seals), 0);
 	return fd;
@@ -222,7 +224,6 @@ void shm_make_region(struct link *l)
 	s->own = mmap(NULL, s->tx.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->memfd, 0);
 	CHECK(s->own != MAP_FAILED);
 	CHECK_EQ(fcntl(s->memfd, F_ADD_SEALS, SHM_SEALS), 0);
-	memcpy(s->own, "XIDR\1\0\0\0", 8);
 }
 
 uint32_t shm_export(struct link *l, uint8_t *region)

@@ -33,6 +33,7 @@ bool shm_recv_frame(struct link *l, struct raw_bytes *frame);
 
 /* What attacks need besides. */
 void shm_send_packet(struct link *l, const void *bytes, uint32_t length, const int *fds, unsigned nfds);
+/* A memfd that begins as a region does. */
 int shm_new_memfd(uint32_t bytes, unsigned seals);
 void shm_make_region(struct link *l);
 /* The slot of the next frame: its sequence word, then the frame. */
