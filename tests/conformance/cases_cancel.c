@@ -168,6 +168,18 @@ void case_cancel_crosses(struct pair *p)
 	CHECK_EQ(p->client.disconnecting + p->server.disconnecting, 0);
 }
 
+/* Where data do not come by themselves, the handler has seen the request, and then its cancel, before any of them. */
+static void end_of_bulk(struct pair *p, struct call *bulk)
+{
+	if (!(column_has(p->column) & NEED_STREAM))
+		UNTIL(p, bulk->ends || p->server.cancels);
+	answer_held(&p->server, 1);
+	CALL_END(bulk);
+	if (column_has(p->column) & NEED_STREAM)
+		CHECK_END(bulk, XENIDC_NOT_EXECUTED);
+	CHECK_EQ(bulk->result.end, p->server.requests ? XENIDC_REPLIED : XENIDC_NOT_EXECUTED);
+}
+
 void case_cancel_bulk(struct pair *p)
 {
 	struct xenidc_ref ref;
@@ -178,12 +190,11 @@ void case_cancel_bulk(struct pair *p)
 	before = stats_of(&p->server).bytes_in;
 	CHECK_EQ(xenidc_cancel(p->client.channel, bulk.id, 100 * SECOND), 0);
 	end_freeze(&p->server, false);
-	CALL_END(&bulk);
-	CHECK_END(&bulk, XENIDC_NOT_EXECUTED);
+	end_of_bulk(p, &bulk);
 	pair_settle(p);
-	CHECK_EQ(p->server.requests, 0);
 	/* What the kernel had buffered came all the same, but not the rest. */
-	CHECK_OP(stats_of(&p->server).bytes_in - before, <, ref.length);
+	if (!p->server.requests)
+		CHECK_OP(stats_of(&p->server).bytes_in - before, <, ref.length);
 	/* The same slot carries the next one: no old bytes in it. */
 	fill(ref_bytes(&ref), ref.length, 2);
 	call_start(&p->client, &bulk);

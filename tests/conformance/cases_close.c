@@ -235,6 +235,7 @@ void case_undispatched(struct pair *p)
 		CHECK_END(&calls[i], i < 2 ? XENIDC_UNKNOWN : XENIDC_NOT_EXECUTED);
 		CHECK_REASON(calls[i].result.reason, XENIDC_REASON_CLOSED);
 	}
+	CHECK_EQ(p->server.abandoned, 2);
 	CHECK_EQ(stats_of(&p->client).ended_not_executed, 3);
 	CHECK_EQ(stats_of(&p->client).ended_unknown, 2);
 	p->server.held_count = 0;
@@ -303,7 +304,7 @@ static void free_on_done(struct call *call)
 	CHECK_END(call, XENIDC_REPLIED);
 }
 
-enum { CONNECTED, REQUEST, CANCEL, MESSAGE, ABANDONED, DISCONNECTING, IDLE, DONE, HANDLERS };
+enum { CONNECTED, REQUEST, CANCEL, MESSAGE, WRITABLE, ABANDONED, DISCONNECTING, IDLE, DONE, HANDLERS };
 
 static void hook(struct end *end, int which)
 {
@@ -314,6 +315,7 @@ static void hook(struct end *end, int which)
 					    : NULL,
 		.cancel = which == CANCEL ? free_on_incoming : NULL,
 		.message = which == MESSAGE ? free_on_message : NULL,
+		.writable = which == WRITABLE ? free_on_event : NULL,
 		.abandoned = which == ABANDONED ? free_on_incoming : NULL,
 		.disconnecting = which == DISCONNECTING ? free_on_event : NULL,
 		.idle = which == IDLE ? free_on_event : NULL,
@@ -337,6 +339,9 @@ static void free_in(struct pair *p, int which)
 		call = (struct call){ .then = which == DONE ? free_on_done : NULL };
 		call_start(&p->client, &call);
 	}
+	if (which == WRITABLE)
+		while (xenidc_send(p->server.channel, "m", 1) == 0)
+			;
 	if (which == CANCEL || which == ABANDONED || which == DISCONNECTING || which == IDLE)
 		UNTIL(p, p->server.held_count);
 	if (which == CANCEL)

@@ -92,6 +92,29 @@ void case_peer_killed(struct pair *p)
 		CHECK(calls[i].result.end == XENIDC_UNKNOWN || (i >= 2 && calls[i].result.end == XENIDC_NOT_EXECUTED));
 }
 
+void case_killed_connecting(struct pair *p)
+{
+	static struct end second;
+	uint64_t begin;
+
+	pair_open_apart(p);
+	pair_allow(p);
+	pair_stop(p);
+	end_init(&second, p, "second", &p->client);
+	end_connect(&second);
+	for (int i = 0; i < 20; i++)
+		pair_step(p);
+	CHECK_EQ(second.idle + second.connected, 0);
+	begin = pair_now(p);
+	pair_kill(p);
+	UNTIL(p, second.idle && p->client.idle);
+	CHECK_OP(pair_now(p) - begin, <, pair_time(p, 2 * SECOND));
+	CHECK_EQ(second.connected + second.disconnecting, 0);
+	CHECK_OP(second.idle_why.code, <, 0);
+	CHECK(second.idle_why.reason != XENIDC_REASON_TIMEOUT);
+	end_free(&second);
+}
+
 void case_dispatch_known(struct pair *p)
 {
 	static struct call calls[5];

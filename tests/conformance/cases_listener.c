@@ -265,6 +265,36 @@ void case_address_host(struct pair *p)
 	CHECK_HAS(err.text, "192.0.2.1");
 }
 
+/* localhost may be ::1 and 127.0.0.1 (the hosts file says): a listener at either of them is found. */
+void case_host_name(struct pair *p)
+{
+	static const char *const hosts[] = { "127.0.0.1", "[::1]" };
+	unsigned found = 0;
+
+	pair_allow(p);
+	pair_loops(p);
+	for (unsigned i = 0; i < 2; i++) {
+		const char *port = strrchr(p->address, ':') + 1;
+		char address[XENIDC_ADDRESS_MAX];
+		struct xenidc_error err;
+		snprintf(address, sizeof(address), "tcp:%s:%s", hosts[i], port);
+		if (xenidc_listener_new(p->server.loop, address, &p->listening, &p->listener, &err))
+			continue; /* a machine without that family */
+		end_new(&p->client);
+		snprintf(address, sizeof(address), "tcp:localhost:%s", port);
+		CHECK_EQ(xenidc_channel_connect(p->client.channel, address, &err), 0);
+		UNTIL(p, p->client.idle || (p->client.connected && p->server.connected));
+		found += p->client.connected;
+		pair_close(p);
+		end_free(&p->client);
+		end_free(&p->server);
+		p->client.idle = p->server.idle = p->client.connected = p->server.connected = 0;
+		xenidc_listener_free(p->listener);
+		p->listener = NULL;
+	}
+	CHECK_OP(found, >=, 1);
+}
+
 /* A listener in a process of its own is killed: its socket file stays. */
 void case_stale_socket(struct pair *p)
 {

@@ -263,32 +263,53 @@ void pair_loops(struct pair *p)
 		column_loop(p->column, &p->client);
 }
 
+/* What is made from here on belongs to the end's process, which is only of interest in a simulated world. */
+static struct sim_process *act_as(struct sim_process *process)
+{
+	return process ? sim_as(process) : NULL;
+}
+
+static void act_again(struct sim_process *now, struct sim_process *before)
+{
+	if (now)
+		sim_as(before);
+}
+
 void pair_listen(struct pair *p)
 {
 	struct xenidc_error err = { 0 };
+	struct sim_process *before;
 
 	pair_loops(p);
+	before = act_as(p->server.process);
 	p->listening.channel = p->server.options;
 	made(xenidc_listener_new(p->server.loop, p->address, &p->listening, &p->listener, &err), &err, p->address);
+	act_again(p->server.process, before);
 }
 
 void end_new(struct end *end)
 {
 	struct xenidc_error err = { 0 };
+	struct sim_process *before;
 
 	pair_loops(end->pair);
 	if (end != &end->pair->server && end != &end->pair->client && !end->loop)
 		end->loop = end->pair->client.loop;
+	before = act_as(end->process);
 	made(xenidc_channel_new(end->loop, &end->options, &end->channel, &err), &err, "channel");
+	act_again(end->process, before);
 }
 
 void end_connect(struct end *end)
 {
 	struct xenidc_error err = { 0 };
+	struct sim_process *before;
 
 	if (!end->channel)
 		end_new(end);
+	before = act_as(end->process);
 	made(xenidc_channel_connect(end->channel, end->pair->address, &err), &err, end->pair->address);
+	act_again(end->process, before);
 }
 
 void pair_open(struct pair *p)
@@ -491,8 +512,6 @@ void pair_end(struct pair *p)
 		CHECK_EQ(p->server.open, 0);
 	take_down(p);
 	column_leave(p->column);
-	/* What a process of the simulated world had is not ours to free when it was killed. */
-	if (!p->killed || p->process)
-		check_objects();
+	check_objects();
 	CHECK_EQ(descriptors(), descriptors_before);
 }
