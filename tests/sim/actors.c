@@ -114,9 +114,10 @@ static void stalled(xenidc_channel *channel, bool is)
 {
 	struct chan *c = chan_of(channel);
 
-	(void)is;
 	actor_enter(c);
 	MUST(c->up && (!c->was_told || c->closed), "`stalled` on a channel that is not connected");
+	MUST(!is || shadow_peer_left(c) || shadow_disturbed_since(sim_now() - 2 * config.times.dead_ns),
+	     "nothing is the matter, but connection %u is stalled", c->serial);
 	histogram_count(c, EV_STALLED, 1);
 	actor_leave(c);
 }
@@ -137,6 +138,8 @@ static void disconnecting(xenidc_channel *channel, const struct xenidc_error *wh
 	actor_enter(c);
 	MUST(c->up && !c->was_told, "disconnecting twice, or what is not connected");
 	check_reason(why);
+	MUST(c->closed || shadow_peer_left(c) || shadow_disturbed_since(c->up_since),
+	     "nothing is the matter, but connection %u ends: %s", c->serial, why->text);
 	c->was_told = c->leaving = true;
 	c->why = *why;
 	if (!c->idle_by || !c->closed)
@@ -264,23 +267,23 @@ static void act_up(struct chan *c)
 {
 	uint32_t r = sim_below(100);
 
-	if (r < 38)
+	if (r < 38 && (xenidc_channel_request_credit(c->channel) || sim_chance(6)))
 		actor_submit(c);
-	else if (r < 62)
+	else if (r < 62 && (xenidc_channel_message_credit(c->channel) || sim_chance(6)))
 		actor_send(c);
-	else if (r < 72)
+	else if (r >= 62 && r < 72)
 		actor_cancel(c);
-	else if (r < 78)
+	else if (r >= 72 && r < 76)
 		actor_get(c);
-	else if (r < 82)
+	else if (r >= 76 && r < 80)
 		actor_scribble(c);
 	else if (r < 96 && c->held_count)
 		actor_answer(c, sim_below(c->held_count));
-	else if (r == 96)
+	else if (r == 96 && sim_chance(config.calm))
 		close_it(c, 0);
-	else if (r == 97)
+	else if (r == 97 && sim_chance(config.calm))
 		close_it(c, sim_between(1, LINGER_MAX));
-	else if (r == 98 && sim_chance(6))
+	else if (r == 98 && sim_chance(6 * config.calm))
 		leave_it(c);
 }
 

@@ -98,6 +98,7 @@ struct config {
 	bool map, digest, retry, adaptive, faults;
 	uint32_t lose_one_in, delay_one_in; /* sim_set_races() */
 	struct xenidc_times times;
+	uint32_t calm;         /* one in so many thoughts of closing or freeing is carried out */
 	uint32_t hold_percent; /* requests that are not answered at once */
 	uint32_t fault_one_in; /* turns */
 	uint32_t timeout_percent;
@@ -209,6 +210,8 @@ void shadow_accepted(struct chan *c, uint32_t index);
 void shadow_refused(struct chan *c, uint32_t index);
 uint64_t shadow_key(uint32_t index, uint32_t what);
 void shadow_ended(struct chan *c, const struct xenidc_result *result);
+/* Some fault that can end a connection was at work. */
+bool shadow_disturbed_since(uint64_t since);
 /* A connection has become idle. If we closed it with enough linger, all that was sent on it has arrived. */
 void shadow_idle(struct chan *c, const struct xenidc_error *why);
 /* Nothing is under way: everything accepted on channels that are up has been seen, and ended if it was answered. */

@@ -284,7 +284,7 @@ void shadow_ended(struct chan *c, const struct xenidc_result *r)
 }
 
 /* --- The end of a connection */
-static bool disturbed_since(uint64_t since)
+bool shadow_disturbed_since(uint64_t since)
 {
 	for (int f = 1; f < FAULTS; f++)
 		if (f != FAULT_LATE_WRITE && histogram_fault_since((enum fault)f, since))
@@ -299,7 +299,7 @@ void shadow_idle(struct chan *c, const struct xenidc_error *why)
 	shadow.chan[c->serial] = NULL;
 	if (!c->closed || why->reason != XENIDC_REASON_CLOSED || sim_now() >= c->linger_until)
 		return;
-	if (shadow_peer_left(c) || disturbed_since(c->closed_at))
+	if (shadow_peer_left(c) || shadow_disturbed_since(c->closed_at))
 		return;
 	for (uint32_t i = 0; i < shadow.count; i++) {
 		const struct item *item = &shadow.items[i];

@@ -114,6 +114,7 @@ static void draw(enum personality personality, uint64_t seed)
 	config.digest = personality == STREAM && sim_chance(2);
 	config.retry = sim_chance(3);
 	config.adaptive = sim_chance(6);
+	config.calm = sim_chance(3) ? 1 : sim_chance(2) ? 5 : 30;
 	config.hold_percent = sim_chance(3) ? 0 : sim_below(90);
 	config.timeout_percent = sim_chance(2) ? 0 : sim_below(50);
 	config.lose_one_in = sim_chance(3) ? 0 : 2 + sim_below(30);
@@ -235,10 +236,14 @@ static void one_fault(void)
 }
 
 /* --- Turns */
+static uint64_t quiet_checks;
+
 static void check_quiet(void)
 {
-	if (sim_quiet() && (config.personality != STREAM || sim_now() > sim_stream_starved() + 5 * SIM_MS))
-		shadow_check_quiet();
+	if (!sim_quiet() || (config.personality == STREAM && sim_now() <= sim_stream_starved() + 5 * SIM_MS))
+		return;
+	quiet_checks++;
+	shadow_check_quiet();
 }
 
 static void nobody_can_run(void)
@@ -404,7 +409,8 @@ static void run_seeds(uint64_t first, uint64_t last, int only)
 			if (seed % TWICE == 0)
 				MUST(run((enum personality)p, seed) == hash, "the same seed gives another run");
 		}
-	printf("%llu runs, %llu events, nothing amiss\n", (unsigned long long)runs, (unsigned long long)events);
+	printf("%llu runs, %llu events, nothing moved %llu times, nothing amiss\n", (unsigned long long)runs,
+	       (unsigned long long)events, (unsigned long long)quiet_checks);
 }
 
 int main(int argc, char **argv)

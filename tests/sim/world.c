@@ -515,6 +515,8 @@ bool sim_quiet(void)
 			continue;
 		if (p->paused || !p->asleep || sim_waiter_ready(p->waiter) || sim_waiter_has_news(p->waiter))
 			return false;
+		if (sim_waiter_until(p->waiter) <= sim_now())
+			return false;
 	}
 	return true;
 }
