@@ -32,7 +32,8 @@ suite-tools: all
 	@$(RUN) -t 120 tools "tools: tests/tools.sh $(BUILD)/bin"
 
 suite-package: all
-	@$(RUN) -t 120 package "install: tests/package/install" "readme: tests/package/readme"
+	@$(RUN) -t 120 package "install: tests/package/install" "readme: tests/package/readme" \
+		"manuals: tests/package/manuals"
 
 # A column of the conformance suite is a test.
 COLUMNS  := $(shell sed -n 's/^.*{ \.name = "\([a-z-]*\)".*/\1/p' tests/conformance/columns.c)
