@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The general run: clients of both sides that do whatever a client may do, and a shadow of what they know, against which
- * every handler and every result is checked.
+ * The general run: clients of both sides that do whatever a client may do, and a shadow of what they know, against
+ * which every handler and every result is checked.
  *
  *     shadow.c    what was submitted, seen, answered and ended, independent of the library
  *     actors.c    the clients: what they do with channels, and their handlers

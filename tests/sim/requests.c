@@ -269,8 +269,8 @@ static bool has_loan(const struct item *item)
 	return item->request && item->nrefs && !item->refs[0].in && item->refs[0].length;
 }
 
-/* A client that does not keep the rules: what it lent it may not touch. The peer may get anything, but it must not change
- * under its eyes. */
+/* A client that does not keep the rules: what it lent it may not touch. The peer may get anything, but it must not
+ * change under its eyes. */
 void actor_scribble(struct chan *c)
 {
 	/* With digests it would rightly be found out, and the connection be lost. */
