@@ -369,8 +369,8 @@ static void kill_at_random(void)
 }
 
 /*
- * Is it passed by a dialler, by a listener, over shm, over tcp? All are tried, at one of the first passes, until it was;
- * what is passed only once, or by chance, needs more than one try.
+ * Is it passed by a dialler, by a listener, over shm, over tcp? All are tried, at one of the first passes, until it
+ * was; what is passed only once, or by chance, needs more than one try.
  */
 static unsigned kill_at_failpoint(const char *name)
 {

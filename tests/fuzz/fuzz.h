@@ -19,8 +19,8 @@ bool input_over(const struct input *in);
 uint8_t input_8(struct input *in);
 uint16_t input_16(struct input *in);
 uint32_t input_32(struct input *in);
-/* At most `most` bytes, in a heap block of exactly that size, so that a step beyond its end is noticed. The caller frees
- * it; never NULL. */
+/* At most `most` bytes, in a heap block of exactly that size, so that a step beyond its end is noticed. The caller
+ * frees it; never NULL. */
 uint8_t *input_bytes(struct input *in, size_t most, size_t *ret_size);
 
 #endif

@@ -45,8 +45,8 @@ struct world_peer {
 	void (*reset)(void);
 	/* A peer arrives at the listener. */
 	void (*arrive)(void);
-	/* The peer says this: a connect message, a frame (of any content; on streams it gets a prefix), bytes as they are
-	 * (streams: into the stream, rings: into the region). */
+	/* The peer says this: a connect message, a frame (of any content; on streams it gets a prefix), bytes as they
+	 * are (streams: into the stream, rings: into the region). */
 	void (*hello)(const struct raw_bytes *bytes);
 	void (*frame)(const struct raw_bytes *bytes);
 	void (*bytes)(const uint8_t *bytes, uint32_t length);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Many peers who do little: connects that say nothing, that say it slowly, that come by the thousand, that stop half-way,
- * that never read. They cost a bounded number of objects for a bounded time, and the good channel goes on.
+ * Many peers who do little: connects that say nothing, that say it slowly, that come by the thousand, that stop
+ * half-way, that never read. They cost a bounded number of objects for a bounded time, and the good channel goes on.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -157,7 +157,7 @@ static void half_way(void)
 	CHECK_OP(check_now() - start, <, TARGET_CONNECT_NS + 500000000u * (uint64_t)check_factor());
 }
 
-/* A peer that asks as much as it may, again and again, and reads nothing: what waits for it is bounded by its credit. */
+/* A peer that asks as much as it may, again and again, and reads nothing: its credit bounds what waits for it. */
 static void never_reads(void)
 {
 	static struct link l;

@@ -202,81 +202,88 @@ static void set_limits(enum stage stage)
 		}
 }
 
-/* Messages that only somebody makes who means it. */
+/* Messages that only somebody makes who means it: versions... */
+static enum fate odd_version(unsigned how, struct raw_bytes *hello)
+{
+	switch (how) {
+	case 0: /* only versions that nobody speaks; what follows the head is not for us to judge */
+	case 1:
+		raw_hello(hello, RAW_CONNECT, 0);
+		raw_set16(hello, 6, how ? 2 : 0);
+		raw_set16(hello, 8, how ? 9 : 0);
+		raw_fill(hello, 0xee, 99);
+		return REFUSED_SAID;
+	case 2: /* the range is upside down */
+		raw_set16(hello, 6, 2);
+		return REFUSED;
+	case 3: /* later versions as well: one in common is enough */
+		raw_set16(hello, 8, 7);
+		raw_set16(hello, 10, 3);
+		return CONNECTED;
+	default: /* all features that there are, and that there are not */
+		memset(hello->b + 16, 0xff, 8);
+		return CONNECTED;
+	}
+}
+
+static void odd_section(struct raw_bytes *hello, uint16_t type, uint8_t byte, uint32_t count)
+{
+	uint32_t at = raw_section(hello, type);
+
+	raw_fill(hello, byte, count);
+	raw_section_end(hello, at);
+}
+
+/* ...and sections. */
+static enum fate odd_sections(unsigned how, struct raw_bytes *hello)
+{
+	uint32_t at;
+
+	switch (how) {
+	case 0: /* LIMITS twice */
+		raw_section_limits(hello, &raw_usual);
+		return REFUSED;
+	case 1: /* of a later version, and an empty one */
+		odd_section(hello, 77, 0xff, 500);
+		odd_section(hello, 65535, 0, 0);
+		return CONNECTED;
+	case 2: /* a service name with a NUL, and one that is too long */
+		odd_section(hello, RAW_SERVICE, 0, 3);
+		return REFUSED;
+	case 3:
+		odd_section(hello, RAW_SERVICE, 'x', 65);
+		return REFUSED;
+	case 4: /* text that a terminal would obey */
+		at = raw_section(hello, RAW_SERVICE);
+		raw_copy(hello, "\033[2J\n\xff", 6);
+		raw_section_end(hello, at);
+		return CONNECTED;
+	case 5: /* too much to authenticate with */
+		odd_section(hello, RAW_AUTH, 1, 257);
+		return REFUSED;
+	case 6: /* as large as can be, and one byte larger */
+		odd_section(hello, 99, 1, 2048 - 4 - hello->n);
+		return CONNECTED;
+	case 7:
+		odd_section(hello, 99, 1, 2049 - 4 - hello->n);
+		return REFUSED;
+	default: /* not for a CONNECT: it means nothing there */
+		odd_section(hello, RAW_TRANSPORT, 1, 100);
+		return CONNECTED;
+	}
+}
+
+#define ODD_VERSIONS 5u
+#define ODD_SECTIONS 9u
+
 static void odd_connects(void)
 {
 	static struct raw_bytes hello;
 
-	for (unsigned how = 0; how < 14; how++) {
-		enum fate wanted = REFUSED;
-		uint32_t at;
+	for (unsigned how = 0; how < ODD_VERSIONS + ODD_SECTIONS; how++) {
+		enum fate wanted;
 		begin(STAGE_CONNECT, &hello);
-		switch (how) {
-		case 0: /* only versions that nobody speaks; what follows the head is not for us to judge */
-		case 1:
-			raw_hello(&hello, RAW_CONNECT, 0);
-			raw_set16(&hello, 6, how ? 2 : 0);
-			raw_set16(&hello, 8, how ? 9 : 0);
-			raw_fill(&hello, 0xee, 99);
-			wanted = REFUSED_SAID;
-			break;
-		case 2: /* the range is upside down */
-			raw_set16(&hello, 6, 2);
-			break;
-		case 3: /* later versions as well: one in common is enough */
-			raw_set16(&hello, 8, 7);
-			raw_set16(&hello, 10, 3);
-			wanted = CONNECTED;
-			break;
-		case 4: /* LIMITS twice */
-			raw_section_limits(&hello, &raw_usual);
-			break;
-		case 5: /* a section of a later version, and an empty one */
-			at = raw_section(&hello, 77);
-			raw_fill(&hello, 0xff, 500);
-			raw_section_end(&hello, at);
-			raw_section_end(&hello, raw_section(&hello, 65535));
-			wanted = CONNECTED;
-			break;
-		case 6: /* a service name with a NUL, and one that is too long */
-		case 7:
-			at = raw_section(&hello, RAW_SERVICE);
-			raw_fill(&hello, how == 6 ? 0 : 'x', how == 6 ? 3 : 65);
-			raw_section_end(&hello, at);
-			break;
-		case 8: /* text that a terminal would obey */
-			at = raw_section(&hello, RAW_SERVICE);
-			raw_copy(&hello, "\033[2J\n\xff", 6);
-			raw_section_end(&hello, at);
-			wanted = CONNECTED;
-			break;
-		case 9: /* too much to authenticate with */
-			at = raw_section(&hello, RAW_AUTH);
-			raw_fill(&hello, 1, 257);
-			raw_section_end(&hello, at);
-			break;
-		case 10: /* as large as can be */
-			at = raw_section(&hello, 99);
-			raw_fill(&hello, 1, 2048 - hello.n);
-			raw_section_end(&hello, at);
-			wanted = CONNECTED;
-			break;
-		case 11: /* and one byte larger */
-			at = raw_section(&hello, 99);
-			raw_fill(&hello, 1, 2049 - hello.n);
-			raw_section_end(&hello, at);
-			break;
-		case 12: /* all features that there are, and that there are not */
-			memset(hello.b + 16, 0xff, 8);
-			wanted = CONNECTED;
-			break;
-		case 13: /* not for a CONNECT: it means nothing there */
-			at = raw_section(&hello, RAW_TRANSPORT);
-			raw_fill(&hello, 1, 100);
-			raw_section_end(&hello, at);
-			wanted = CONNECTED;
-			break;
-		}
+		wanted = how < ODD_VERSIONS ? odd_version(how, &hello) : odd_sections(how - ODD_VERSIONS, &hello);
 		raw_seal(&hello);
 		link_send_hello(&l, &hello);
 		if (wanted == CONNECTED) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What only shared memory has: words that the peer may change at any moment, descriptors that it hands over, a doorbell.
+ * What only shared memory has: words that the peer may change at any moment, descriptors that it hands over, a
+ * doorbell.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -302,98 +303,115 @@ static int huge(uint32_t bytes)
 	return fd;
 }
 
+static int pipe_end(void)
+{
+	int ends[2];
+
+	CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+	close(ends[1]);
+	return ends[0];
+}
+
+static int secret(uint32_t bytes)
+{
+	int fd = (int)syscall(SYS_memfd_secret, 0);
+
+	if (fd < 0) /* not on this kernel */
+		return sealed(0);
+	CHECK_EQ(ftruncate(fd, bytes), 0);
+	return fd;
+}
+
+static int without_magic(void)
+{
+	int fd = sealed(0);
+
+	CHECK_EQ(pwrite(fd, "XIDS", 4, 0), 4);
+	CHECK_EQ(fcntl(fd, F_ADD_SEALS, SHM_SEALS), 0);
+	return fd;
+}
+
+/* What is no memfd. */
+static const char *some_file(unsigned k, int *fd, uint32_t bytes)
+{
+	switch (k) {
+	case 0:
+		*fd = pipe_end();
+		return "a pipe";
+	case 1:
+		*fd = file_of("/tmp/xenidc-hostile-file", bytes);
+		return "a file";
+	case 2:
+		*fd = file_of("/dev/shm/xenidc-hostile-file", bytes);
+		return "a file on a tmpfs";
+	case 3:
+		*fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+		return "a device";
+	case 4:
+		*fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		return "a folder";
+	default:
+		*fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		return "a socket";
+	}
+}
+#define FILES 6u
+
+/* What is one, but not as it has to be. */
+static const char *some_memfd(unsigned k, int *fd, uint32_t bytes)
+{
+	switch (k) {
+	case 0:
+		*fd = shm_new_memfd(bytes - 4096, SHM_SEALS);
+		return "a memfd that is too small by a page";
+	case 1:
+		*fd = shm_new_memfd(bytes + 4096, SHM_SEALS);
+		return "a memfd that is too large by a page";
+	case 2:
+		*fd = shm_new_memfd(0, SHM_SEALS);
+		return "an empty memfd";
+	case 3:
+		*fd = without_magic();
+		return "a memfd without a magic number";
+	case 4:
+		*fd = huge(bytes);
+		return "a memfd of huge pages";
+	case 5:
+		*fd = secret(bytes);
+		return "a secret memfd";
+	default: /* every set of seals but the whole */
+		if (k - 6 >= SHM_SEALS)
+			return NULL;
+		*fd = sealed((k - 6) & SHM_SEALS);
+		return "a memfd with too few seals";
+	}
+}
+
 /* The k-th thing to hand over. False: there is none. */
 static bool thing(unsigned k, struct handed *h)
 {
-	uint32_t bytes = l.shm->tx.bytes;
-	int ends[2];
+	static const struct {
+		const char *what;
+		unsigned copies; /* of the descriptor of a good region */
+	} numbers[] = {
+		{ "nothing", 0 }, { "a good region", 1 }, { "a good region twice", 2 }, { "eight descriptors", 8 }
+	};
+	const unsigned n = sizeof(numbers) / sizeof(numbers[0]);
 
 	*h = (struct handed){ .n = 1 };
-	switch (k) {
-	case 0:
-		*h = (struct handed){ "nothing", { 0 }, 0, false };
-		break;
-	case 1:
-		h->what = "a pipe";
-		CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
-		close(ends[1]);
-		h->fds[0] = ends[0];
-		break;
-	case 2:
-		h->what = "a file";
-		h->fds[0] = file_of("/tmp/xenidc-hostile-file", bytes);
-		break;
-	case 3:
-		h->what = "a file on a tmpfs";
-		h->fds[0] = file_of("/dev/shm/xenidc-hostile-file", bytes);
-		break;
-	case 4:
-		h->what = "a device";
-		h->fds[0] = open("/dev/zero", O_RDWR | O_CLOEXEC);
-		break;
-	case 5:
-		h->what = "a folder";
-		h->fds[0] = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		break;
-	case 6:
-		h->what = "a socket";
-		h->fds[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		break;
-	case 7:
-		h->what = "a memfd that is too small by a page";
-		h->fds[0] = shm_new_memfd(bytes - 4096, SHM_SEALS);
-		break;
-	case 8:
-		h->what = "a memfd that is too large by a page";
-		h->fds[0] = shm_new_memfd(bytes + 4096, SHM_SEALS);
-		break;
-	case 9:
-		h->what = "an empty memfd";
-		h->fds[0] = shm_new_memfd(0, SHM_SEALS);
-		break;
-	case 10:
-		h->what = "a memfd without a magic number";
-		h->fds[0] = sealed(0);
-		CHECK_EQ(pwrite(h->fds[0], "XIDS", 4, 0), 4);
-		CHECK_EQ(fcntl(h->fds[0], F_ADD_SEALS, SHM_SEALS), 0);
-		break;
-	case 11:
-		h->what = "a memfd of huge pages";
-		h->fds[0] = huge(bytes);
-		break;
-	case 12:
-		h->what = "a secret memfd";
-		h->fds[0] = (int)syscall(SYS_memfd_secret, 0);
-		if (h->fds[0] < 0)
-			h->fds[0] = sealed(0);
-		else
-			CHECK_EQ(ftruncate(h->fds[0], bytes), 0);
-		break;
-	case 13:
-		h->what = "a good region and another descriptor";
-		h->n = 2;
-		h->fds[0] = dup(l.shm->memfd);
-		h->fds[1] = dup(l.shm->memfd);
-		break;
-	case 14:
-		h->what = "eight descriptors";
-		h->n = 8;
-		for (int i = 0; i < 8; i++)
+	if (k < n) {
+		h->what = numbers[k].what;
+		h->n = numbers[k].copies;
+		h->good = h->n == 1;
+		for (unsigned i = 0; i < h->n; i++)
 			h->fds[i] = dup(l.shm->memfd);
-		break;
-	case 15:
-		h->what = "a good region";
-		h->fds[0] = dup(l.shm->memfd);
-		h->good = true;
-		break;
-	default:
-		/* Every set of seals but the whole. */
-		if (k - 16 >= SHM_SEALS)
-			return false;
-		h->what = "a memfd with too few seals";
-		h->fds[0] = sealed((k - 16) & SHM_SEALS);
+		return true;
 	}
-	return true;
+	if (k < n + FILES)
+		h->what = some_file(k - n, &h->fds[0], l.shm->tx.bytes);
+	else
+		h->what = some_memfd(k - n - FILES, &h->fds[0], l.shm->tx.bytes);
+	return h->what != NULL;
 }
 
 /* Where our region is due, hand over something else. */
