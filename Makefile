@@ -12,8 +12,6 @@ INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 # Empty: warnings do not stop the build (for compilers newer than ours).
 WERROR ?= -Werror
-# Not empty: a library file that does not compile is left out of the archives that tests link.
-PARTIAL ?=
 # How many jobs the long targets use at once.
 JOBS   ?= $(shell nproc)
 
@@ -72,9 +70,8 @@ endif
 # $(call compile,FLAVOUR)
 compile = $(call say,CC $1 $<)mkdir -p $(@D) && \
 	$(CC_$1) $(C_FLAGS) $(FLAGS_$1) $(CFLAGS) -MMD -MP -MT $@ -MF $@.$$$$.d -c -o $@.$$$$ $< && \
-	mv -f $@.$$$$.d $(@:.o=.d) && mv -f $@.$$$$ $@ || { rm -f $@ $@.$$$$ $@.$$$$.d; $(if $(PARTIAL),true,exit 1); }
-archive = $(call say,AR $@)mkdir -p $(@D) && rm -f $@.$$$$ && \
-	ar qcsD $@.$$$$ $(if $(PARTIAL),$$(ls $(filter %.o,$^) 2>/dev/null),$(filter %.o,$^)) && mv -f $@.$$$$ $@
+	mv -f $@.$$$$.d $(@:.o=.d) && mv -f $@.$$$$ $@ || { rm -f $@.$$$$ $@.$$$$.d; exit 1; }
+archive = $(call say,AR $@)mkdir -p $(@D) && rm -f $@.$$$$ && ar qcsD $@.$$$$ $(filter %.o,$^) && mv -f $@.$$$$ $@
 # $(call link,FLAVOUR): objects, then archives in any order.
 link = $(call say,LD $@)mkdir -p $(@D) && \
 	$(CC_$1) $(FLAGS_$1) $(if $(filter fuzz,$1),-fsanitize=fuzzer) $(LDFLAGS) -pthread -o $@.$$$$ $(filter %.o,$^) \
