@@ -285,6 +285,8 @@ void case_host_name(struct pair *p)
 		CHECK_EQ(xenidc_channel_connect(p->client.channel, address, &err), 0);
 		UNTIL(p, p->client.idle || (p->client.connected && p->server.connected));
 		found += p->client.connected;
+		if (!p->client.connected)
+			printf("%s: %s\n", hosts[i], p->client.idle_why.text);
 		pair_close(p);
 		end_free(&p->client);
 		end_free(&p->server);

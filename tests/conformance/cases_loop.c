@@ -81,7 +81,15 @@ struct work {
 static struct work submits[NODES], replies[NODES];
 static _Atomic unsigned waiting, answered; /* requests that the worker has to answer */
 static unsigned next_submit;
-static _Atomic bool worker_goes;
+static _Atomic bool worker_goes, started; /* a thread that starts may allocate */
+
+static void start_thread(pthread_t *thread, void *(*run)(void *), void *arg)
+{
+	atomic_store(&started, false);
+	CHECK_EQ(pthread_create(thread, NULL, run, arg), 0);
+	while (!atomic_load(&started))
+		sched_yield();
+}
 
 static void submit_here(struct xenidc_node *node)
 {
@@ -114,6 +122,7 @@ static void *worker(void *arg)
 {
 	struct pair *p = arg;
 
+	atomic_store(&started, true);
 	while (!atomic_load(&worker_goes))
 		sched_yield();
 	for (unsigned i = 0; i < NODES; i++) {
@@ -151,7 +160,7 @@ void case_post(struct pair *p)
 
 	p->server.on.request = hand_over;
 	pair_loops(p);
-	CHECK_EQ(pthread_create(&thread, NULL, worker, p), 0);
+	start_thread(&thread, worker, p);
 	pair_open(p);
 	atomic_store(&worker_goes, true);
 	UNTIL(p, p->client.ended[XENIDC_REPLIED] == NODES);
@@ -174,6 +183,7 @@ static void *run_server(void *arg)
 {
 	struct pair *p = arg;
 
+	atomic_store(&started, true);
 	CHECK_EQ(xenidc_loop_run(p->server.loop), 0);
 	return NULL;
 }
@@ -188,7 +198,7 @@ static void wait_modes(struct pair *p, enum xenidc_wait client, enum xenidc_wait
 	CHECK_EQ(xenidc_loop_set_wait(p->client.loop, client), 0);
 	CHECK_EQ(xenidc_loop_set_wait(p->server.loop, server), 0);
 	alloc_forbid(false);
-	CHECK_EQ(pthread_create(&thread, NULL, run_server, p), 0);
+	start_thread(&thread, run_server, p);
 	alloc_forbid(true);
 	for (unsigned i = 0; i < 100; i++) {
 		CHECK_EQ(xenidc_call(p->client.channel, &request, NULL, 0, NULL, &result), 0);
