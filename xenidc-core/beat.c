@@ -18,11 +18,14 @@ static bool alive(const struct xi_conn *conn)
 	return !conn->failed && (conn->phase == XI_PHASE_UP || conn->phase == XI_PHASE_DRAINING);
 }
 
-/* Silence must be noticed in time, so the period is also at most half of the first bound on it. */
+/*
+ * What was said just after one beat is not followed by a PING before the beat after the next: two periods are at most one
+ * heartbeat. Silence must be noticed in time, so a period is also at most half of the first bound on it.
+ */
 static uint64_t period(const struct xi_conn *conn)
 {
 	uint64_t half = conn->times.stalled_ns / 2;
-	uint64_t p = conn->times.heartbeat_ns < half ? conn->times.heartbeat_ns : half;
+	uint64_t p = conn->times.heartbeat_ns / 2 < half ? conn->times.heartbeat_ns / 2 : half;
 
 	XI_ASSERT(conn->times.stalled_ns > 0);
 	XI_ASSERT(conn->times.heartbeat_ns > 0);
