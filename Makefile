@@ -104,19 +104,24 @@ $(BUILD)/$1/obj/%.o: %.c $(BUILD)/$1/flags
 	$$(call compile,$1)
 endef
 $(foreach f,$(FLAVOURS),$(eval $(call flavour,$f)))
-$(foreach f,clang test asan tsan gcov fuzz,$(eval $(call library,$f): $(call objects,$f,$(LIB_SRCS)); $$(archive)))
+# A file that is gone makes no object newer: the list of files is looked at, too.
+SOURCES := $(BUILD)/sources
+$(SOURCES): FORCE
+	@mkdir -p $(@D); echo '$(LIB_SRCS)' | cmp -s - $@ || echo '$(LIB_SRCS)' >$@
+$(foreach f,clang test asan tsan gcov fuzz,$(eval \
+	$(call library,$f): $(call objects,$f,$(LIB_SRCS)) $(SOURCES); $$(archive)))
 
 STATIC := $(BUILD)/lib/libxenidc.a
 SHARED := $(BUILD)/lib/libxenidc.so.$(VERSION)
 MAP    := xenidc-core/libxenidc.map
 
 # One object in the archive, so that our internal names are local to it, as they are in the shared library.
-$(STATIC): $(call objects,normal,$(LIB_SRCS))
+$(STATIC): $(call objects,normal,$(LIB_SRCS)) $(SOURCES)
 	$(call say,AR $@)d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && mkdir -p $(@D) && \
 		$(CC_normal) -r -nostdlib -o $$d/xenidc.o $(filter %.o,$^) && \
 		objcopy --localize-hidden $$d/xenidc.o && \
 		ar qcsD $$d/xenidc.a $$d/xenidc.o && mv -f $$d/xenidc.a $@
-$(SHARED): $(call objects,normal,$(LIB_SRCS)) $(MAP)
+$(SHARED): $(call objects,normal,$(LIB_SRCS)) $(MAP) $(SOURCES)
 	$(call say,LD $@)mkdir -p $(@D) && \
 		$(CC_normal) -shared $(LDFLAGS) -pthread -Wl,-soname,libxenidc.so.$(SOVERSION) \
 		-Wl,--version-script=$(MAP) -Wl,-z,defs -Wl,-z,now -Wl,-z,relro -o $@.$$$$ $(filter %.o,$^) $(LIBS) && \
