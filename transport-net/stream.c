@@ -243,13 +243,22 @@ static enum parsed land_staged(struct xi_stream *s)
 	return landed(s, n);
 }
 
-static enum parsed parse_data(struct xi_stream *s, uint32_t length)
+/* Does this DATA frame continue what the one before left open? How often lately, is how far we guess. */
+static void judge_guess(struct xi_stream *s, uint32_t slot, uint32_t offset)
 {
-	const uint8_t *p = staged(s, XI_STREAM_PREFIX + XI_STREAM_DATA);
-	uint32_t data = length - XI_STREAM_DATA, slot, offset;
+	if (!s->bulk_more)
+		return;
+	if (slot != s->bulk_slot || offset != s->bulk_offset + s->bulk_length)
+		s->streak = 0;
+	else if (s->streak < XI_STREAM_GUESSES)
+		s->streak++;
+}
 
-	if (!p)
-		return PARSED_MORE_NEEDED;
+/* `p`: a whole head, prefix included, whose length fits. */
+static enum parsed parse_data(struct xi_stream *s, const uint8_t *p)
+{
+	uint32_t length = get32(p), data = length - XI_STREAM_DATA, slot, offset;
+
 	if (damaged(p, length, XI_STREAM_DATA))
 		return lost(s, XENIDC_REASON_LOST,
 			    "a frame was damaged on the way: its checksum is wrong; connect again, and if it happens "
@@ -264,12 +273,14 @@ static enum parsed parse_data(struct xi_stream *s, uint32_t length)
 		return lost(s, XENIDC_REASON_PROTOCOL, "a digest, but none was agreed on (slot, digest)", slot,
 			    get32(p + 8));
 	s->bulk_digest = get32(p + 8);
-	s->at += XI_STREAM_PREFIX + XI_STREAM_DATA;
 	s->landing = xi_conn_bulk(s->conn, slot, offset, data);
 	if (!s->landing)
 		return PARSED_ENDED;
+	judge_guess(s, slot, offset);
 	s->bulk_slot = slot;
+	s->bulk_offset = offset;
 	s->bulk_left = s->bulk_length = data;
+	s->bulk_more = xi_conn_bulk_expected(s->conn, slot) > data;
 	return PARSED_MORE_NEEDED;
 }
 
@@ -314,7 +325,13 @@ static enum parsed parse_one(struct xi_stream *s)
 		 : length != XI_STREAM_HEADER + body || length > s->rx.frame_max)
 		return lost(s, XENIDC_REASON_PROTOCOL, "a frame whose length does not fit its kind (kind, length)",
 			    p[XI_STREAM_PREFIX], length);
-	return data ? parse_data(s, length) : parse_frame(s, length);
+	if (!data)
+		return parse_frame(s, length);
+	p = staged(s, XI_STREAM_PREFIX + XI_STREAM_DATA);
+	if (!p)
+		return PARSED_MORE_NEEDED;
+	s->at += XI_STREAM_PREFIX + XI_STREAM_DATA;
+	return parse_data(s, p);
 }
 
 /* Hand up what stands in the staging buffer. */
@@ -340,8 +357,28 @@ static enum parsed parse(struct xi_stream *s, unsigned *events, unsigned budget)
 	}
 }
 
+/* Places for DATA frames that continue the slot of the bulk under way, if the guess is right. */
+static unsigned scatter_guesses(struct xi_stream *s, struct iovec *iov)
+{
+	uint8_t *to = s->landing + s->bulk_left;
+	uint32_t more = s->streak ? xi_conn_bulk_expected(s->conn, s->bulk_slot) : 0;
+	unsigned n = 0;
+
+	more = more > s->bulk_length ? more - s->bulk_length : 0;
+	for (s->guesses = 0; s->guesses < s->streak && more; s->guesses++) {
+		uint32_t length = more < XI_BULK_MAX ? more : XI_BULK_MAX;
+		iov[n++] = (struct iovec){ .iov_base = s->heads[s->guesses], .iov_len = sizeof(s->heads[0]) };
+		iov[n++] = (struct iovec){ .iov_base = to, .iov_len = length };
+		s->guessed[s->guesses] = length;
+		to += length;
+		more -= length;
+	}
+	s->tail = s->guesses * (sizeof(s->heads[0]) + XI_BULK_MAX);
+	return n;
+}
+
 /* Where to receive to: straight to the landing slot while bulk is under way, the rest to the staging buffer. */
-static unsigned scatter(struct xi_stream *s, struct iovec iov[2])
+static unsigned scatter(struct xi_stream *s, struct iovec *iov)
 {
 	uint32_t kept = s->end - s->at;
 	unsigned n = 0;
@@ -351,13 +388,17 @@ static unsigned scatter(struct xi_stream *s, struct iovec iov[2])
 	s->at = 0;
 	s->end = kept;
 	XI_DASSERT(kept < XI_STREAM_PREFIX + XI_FRAME_MAX && !(s->landing && kept));
-	if (s->landing)
-		iov[n++] = (struct iovec){ .iov_base = s->landing, .iov_len = s->bulk_left };
-	iov[n++] = (struct iovec){ .iov_base = s->staging + kept, .iov_len = s->landing ? AHEAD_BULK : s->ahead };
+	if (!s->landing) {
+		iov[n++] = (struct iovec){ .iov_base = s->staging + kept, .iov_len = s->ahead };
+		return n;
+	}
+	iov[n++] = (struct iovec){ .iov_base = s->landing, .iov_len = s->bulk_left };
+	n += scatter_guesses(s, iov + n);
+	iov[n++] = (struct iovec){ .iov_base = s->staging + s->tail, .iov_len = AHEAD_BULK };
 	return n;
 }
 
-unsigned xi_stream_want(struct xi_stream *s, struct iovec iov[2])
+unsigned xi_stream_want(struct xi_stream *s, struct iovec iov[XI_STREAM_SCATTER])
 {
 	/* What stands in the staging buffer first: a frame may be whole, or bulk may begin in it. */
 	if (!s->pipe || !s->framed || s->over || s->closed || s->more)
@@ -368,11 +409,14 @@ unsigned xi_stream_want(struct xi_stream *s, struct iovec iov[2])
 /* Receive once. Returns as pipe->recv(); `*ret_drained` says that nothing more is there now. */
 static ssize_t fill(struct xi_stream *s, bool *ret_drained)
 {
-	struct iovec iov[2];
+	struct iovec iov[XI_STREAM_SCATTER];
 	unsigned n = scatter(s, iov);
-	size_t asked = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
-	ssize_t r = s->pipe->recv(s, iov, n);
+	size_t asked = 0;
+	ssize_t r;
 
+	for (unsigned i = 0; i < n; i++)
+		asked += iov[i].iov_len;
+	r = s->pipe->recv(s, iov, n);
 	if (r <= 0)
 		return r;
 	XI_ASSERT((size_t)r <= asked);
@@ -380,6 +424,67 @@ static ssize_t fill(struct xi_stream *s, bool *ret_drained)
 	if (!s->landing && !*ret_drained && s->ahead < AHEAD_MAX)
 		s->ahead *= 2;
 	return r;
+}
+
+/* Is this the head that was guessed? Whether it is valid besides is seen when it is parsed. */
+static bool guess_is_right(const struct xi_stream *s, unsigned guess)
+{
+	const uint8_t *p = s->heads[guess], *frame = p + XI_STREAM_PREFIX;
+
+	return get32(p) == XI_STREAM_DATA + s->guessed[guess] && frame[0] == XI_FRAME_DATA &&
+	       frame[2] == XI_STREAM_DATA - XI_STREAM_HEADER && frame[3] == 0 &&
+	       get32(frame + XI_STREAM_HEADER) == s->bulk_slot &&
+	       get32(frame + XI_STREAM_HEADER + 4) == s->bulk_offset + s->bulk_length;
+}
+
+/* A guess was wrong, or its head is not whole: the `n` bytes from there on go to the staging buffer, in their order. */
+static void gather_staged(struct xi_stream *s, unsigned guess, const uint8_t *data, uint32_t n)
+{
+	uint32_t to = 0;
+
+	if (guess < s->guesses && n >= sizeof(s->heads[0]))
+		s->streak = 0;
+	for (; guess < s->guesses && n; guess++) {
+		uint32_t head = n < sizeof(s->heads[0]) ? n : sizeof(s->heads[0]);
+		memcpy(s->staging + to, s->heads[guess], head);
+		to += head;
+		n -= head;
+		uint32_t length = n < s->guessed[guess] ? n : s->guessed[guess];
+		memcpy(s->staging + to, data, length);
+		data += length;
+		to += length;
+		n -= length;
+	}
+	XI_ASSERT(to <= s->tail && n <= AHEAD_BULK);
+	memmove(s->staging + to, s->staging + s->tail, n);
+	s->at = 0;
+	s->end = to + n;
+}
+
+/* `n` bytes were received while bulk was under way: the rest of it, guesses, then what stands in staging[tail]. */
+static enum parsed take_bulk(struct xi_stream *s, uint32_t n, unsigned *events)
+{
+	const uint8_t *data = s->landing + s->bulk_left;
+	unsigned guess = 0;
+
+	for (;;) {
+		uint32_t part = n < s->bulk_left ? n : s->bulk_left;
+		++*events;
+		if (part && landed(s, part) == PARSED_ENDED)
+			return PARSED_ENDED;
+		n -= part;
+		if (!n)
+			return PARSED_MORE_NEEDED;
+		if (guess == s->guesses || n < sizeof(s->heads[0]) || !guess_is_right(s, guess))
+			break;
+		if (parse_data(s, s->heads[guess]) == PARSED_ENDED)
+			return PARSED_ENDED;
+		XI_ASSERT(s->landing == data); /* the slot is the same */
+		n -= sizeof(s->heads[0]);
+		data += s->guessed[guess++];
+	}
+	gather_staged(s, guess, data, n);
+	return PARSED_MORE_NEEDED;
 }
 
 /* The pipe has no more for us; has it ended? */
@@ -421,10 +526,7 @@ static unsigned receive(struct xi_stream *s, unsigned budget)
 			s->end += (uint32_t)r;
 			continue;
 		}
-		uint32_t n = (size_t)r < s->bulk_left ? (uint32_t)r : s->bulk_left;
-		s->end += (uint32_t)r - n;
-		events++;
-		if (landed(s, n) == PARSED_ENDED) {
+		if (take_bulk(s, (uint32_t)r, &events) == PARSED_ENDED) {
 			s->over = true;
 			return events;
 		}

@@ -23,7 +23,8 @@
  * here, where it can be retracted, dropped or overtaken.
  *
  * Receiving: frames are parsed in a staging buffer; bulk is received into its landing slot directly, but for the first
- * bytes that came along with its header. A connect message is read to its end and no byte further.
+ * bytes that came along with its header. Where DATA frames of one slot follow each other, some are received with one
+ * call, on the guess that this goes on. A connect message is read to its end and no byte further.
  */
 #ifndef XI_NET_STREAM_H
 #define XI_NET_STREAM_H
@@ -68,6 +69,10 @@ struct xi_pipe {
  * of a newcomer come sooner. */
 #define XI_STREAM_CHUNKS 8u
 #define XI_STREAM_HELLOS 3u /* connect messages sent by one side of a connection */
+/* DATA frames that may be received ahead of the parsing of their heads. */
+#define XI_STREAM_GUESSES 3u
+/* Pieces of one receive: bulk under way, heads and data guessed, staging. */
+#define XI_STREAM_SCATTER (2u + 2u * XI_STREAM_GUESSES)
 
 /* A DATA frame that is ready to go. */
 struct xi_stream_chunk {
@@ -132,7 +137,13 @@ struct xi_stream {
 	uint32_t at, end, ahead;
 	/* Bulk under way: `bulk_left` of `bulk_length` bytes are still to come, to `landing`. */
 	uint8_t *landing;
-	uint32_t bulk_left, bulk_length, bulk_slot, bulk_digest;
+	uint32_t bulk_left, bulk_length, bulk_slot, bulk_offset, bulk_digest;
+	bool bulk_more; /* its slot expects more behind it */
+	/* Guesses: that the next DATA frames continue the slot, as many as did so lately. Their heads are received here,
+	 * their data where they belong if the guess is right, and what follows to staging[tail]. */
+	uint32_t streak, guesses, tail;
+	uint32_t guessed[XI_STREAM_GUESSES]; /* bytes of data */
+	uint8_t heads[XI_STREAM_GUESSES][XI_STREAM_PREFIX + XI_STREAM_DATA];
 };
 
 /* Bytes can flow from now on. Once. Connect messages given to hello() before are sent by the next process(). */
@@ -142,10 +153,10 @@ void xi_stream_writable(struct xi_stream *s);
 /*
  * For a provider that serves many streams with one call: what recv() and send() will be asked next, if nothing else
  * happens to the stream before. The provider makes the calls, keeps the results, and gives them when it is asked.
- * xi_stream_want(): pieces of the scatter, at most two; 0: nothing can be received so now. xi_stream_offer(): pieces of
+ * xi_stream_want(): pieces of the scatter; 0: nothing can be received so now. xi_stream_offer(): pieces of
  * the gather; 0: nothing to send, or more pieces than `most`.
  */
-unsigned xi_stream_want(struct xi_stream *s, struct iovec iov[2]);
+unsigned xi_stream_want(struct xi_stream *s, struct iovec iov[XI_STREAM_SCATTER]);
 unsigned xi_stream_offer(struct xi_stream *s, struct iovec *iov, unsigned most);
 /* Is there something to do that does not depend on what arrives? Then process() is to be called. */
 bool xi_stream_busy(const struct xi_stream *s);

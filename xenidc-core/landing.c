@@ -68,6 +68,14 @@ uint8_t *xi_conn_bulk(struct xi_conn *conn, uint32_t slot, uint32_t offset, uint
 	return conn->rx_base + xi_layout_slot(&conn->rx, slot, &size) + offset;
 }
 
+uint32_t xi_conn_bulk_expected(struct xi_conn *conn, uint32_t slot)
+{
+	const struct xi_place *place = &conn->landing[slot];
+
+	XI_ASSERT(slot < conn->rx.slots && place->next <= place->end);
+	return place->pending ? place->end - place->next : 0;
+}
+
 bool xi_conn_bulk_done(struct xi_conn *conn, uint32_t slot, uint32_t length)
 {
 	struct xi_place *place = &conn->landing[slot];

@@ -49,9 +49,9 @@ struct xi_layout_class {
 	uint64_t offset;       /* of slot `first` */
 };
 struct xi_layout {
-	uint32_t frames;       /* frame buffers: a power of two >= the capacity of DESIGN: nothing ever waits for one */
+	uint32_t frames;       /* frame buffers: a power of two > the capacity of DESIGN: nothing ever waits for one */
 	uint32_t frame_max;    /* bytes of the largest frame: common header and body */
-	uint32_t frame_stride; /* bytes apart in a ring of frames: 4 + frame_max, rounded up to 64 */
+	uint32_t frame_stride; /* bytes apart in a ring of frames: 8 + frame_max, rounded up to 64 */
 	uint64_t ring_offset;  /* where such a ring starts: one page is kept free before it for control words */
 	uint32_t classes;
 	struct xi_layout_class cls[XI_LAYOUT_CLASSES];
@@ -237,6 +237,9 @@ bool xi_conn_frame(struct xi_conn *conn, uint32_t length);
  */
 uint8_t *xi_conn_bulk(struct xi_conn *conn, uint32_t slot, uint32_t offset, uint32_t length);
 bool xi_conn_bulk_done(struct xi_conn *conn, uint32_t slot, uint32_t length);
+/* How many bytes that slot still expects, those of the bulk under way (its first) included. They may be written to as the
+ * transport likes until they are done: a receiver may guess that what comes next continues the slot. */
+uint32_t xi_conn_bulk_expected(struct xi_conn *conn, uint32_t slot);
 /* A pending fetch is through. */
 bool xi_conn_fetched(struct xi_conn *conn, uint32_t slot);
 

@@ -33,6 +33,7 @@ struct pipe_bytes {
 	size_t in, out; /* bytes written and read, ever */
 	size_t room;    /* bytes that it takes before somebody reads */
 	size_t cut;     /* most bytes a call; 0: random, up to 3000 */
+	unsigned reads; /* calls that brought something */
 	bool shut;
 	int send_error;
 };
@@ -138,6 +139,11 @@ uint8_t *xi_conn_bulk(struct xi_conn *conn, uint32_t slot, uint32_t offset, uint
 	return d->rx + xi_layout_slot(&d->rx_layout, slot, &size) + offset;
 }
 
+uint32_t xi_conn_bulk_expected(struct xi_conn *conn, uint32_t slot)
+{
+	return conn->side->expect_end[slot] - conn->side->expect_next[slot];
+}
+
 bool xi_conn_bulk_done(struct xi_conn *conn, uint32_t slot, uint32_t length)
 {
 	struct side *d = conn->side;
@@ -230,6 +236,7 @@ static ssize_t pipe_recv(struct xi_stream *s, const struct iovec *iov, unsigned 
 		given += part;
 	}
 	p->out += given;
+	p->reads += given > 0;
 	return given ? (ssize_t)given : p->shut ? 0 : -EAGAIN;
 }
 

@@ -214,6 +214,47 @@ static void test_frames_overtake_data(void)
 	close_pair();
 }
 
+/* DATA frames that follow each other are received several at a time, and a frame between them does no harm. */
+static void test_guesses(void)
+{
+	struct xi_seg seg = { .slot = 4, .length = 1u << 20 }, other = { .slot = 5, .length = 1u << 20 };
+	unsigned reads;
+
+	open_pair(PIPE_BYTES, XI_RESERVE_DIGEST);
+	for (uint32_t i = 0; i < 4; i++) {
+		commit(a, XI_FRAME_REQUEST, 10 + i, &seg, 1, 0);
+		xi_stream_flush(&conn_a);
+		memset(b->rx + b->rx_layout.slots_offset, 0, 2u << 20);
+		reads = ab.reads;
+		run();
+		check_landed(b, 4, 0, 1u << 20);
+		reads = ab.reads - reads;
+		if (i) /* sixteen pieces */
+			CHECK_OP(reads, <=, 8);
+	}
+	/* Frames in between: some guesses are wrong. */
+	ab.room = 200000;
+	commit(a, XI_FRAME_REQUEST, 20, &seg, 1, 0);
+	xi_stream_flush(&conn_a);
+	for (uint32_t i = 0; i < 12; i++) {
+		commit(a, XI_FRAME_MESSAGE, 21 + i, NULL, 0, 1 + 150 * i);
+		xi_stream_writable(&a->stream);
+		(void)xi_stream_process(&conn_b, 64);
+	}
+	run();
+	check_landed(b, 4, 0, 1u << 20);
+	/* Two in turn: nothing continues. */
+	ab.room = PIPE_BYTES;
+	commit(a, XI_FRAME_REQUEST, 40, &seg, 1, 0);
+	commit(a, XI_FRAME_REQUEST, 41, &other, 1, 0);
+	run();
+	check_landed(b, 4, 0, 1u << 20);
+	check_landed(b, 5, 0, 1u << 20);
+	CHECK_EQ(b->stream.streak, 0);
+	CHECK_EQ(b->lost, 0);
+	close_pair();
+}
+
 /* However many frames come, data go on. */
 static void test_data_do_not_starve(void)
 {
@@ -456,6 +497,7 @@ int main(int argc, char **argv)
 		TEST(test_budget),
 		TEST(test_the_end_inside_a_frame),
 		TEST(test_frames_overtake_data),
+		TEST(test_guesses),
 		TEST(test_data_do_not_starve),
 		TEST(test_retract),
 		TEST(test_drop_segs),

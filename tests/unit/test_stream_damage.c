@@ -71,6 +71,43 @@ static void test_every_bit_flip(void)
 	flip_all(XI_RESERVE_DIGEST);
 }
 
+/* A stream of much data, where several DATA frames are received at a time. */
+static size_t sample_bulk(uint8_t *to)
+{
+	struct xi_seg seg = { .slot = 4, .length = 1u << 20 };
+	size_t n;
+
+	open_pair(PIPE_BYTES, XI_RESERVE_DIGEST);
+	for (uint32_t i = 1; i <= 2; i++) {
+		commit(a, XI_FRAME_REQUEST, i, &seg, 1, 0);
+		commit(a, XI_FRAME_MESSAGE, 0, NULL, 0, 30);
+		xi_stream_flush(&conn_a);
+	}
+	n = ab.in;
+	memcpy(to, ab.bytes, n);
+	close_pair();
+	return n;
+}
+
+static void test_flips_among_guesses(void)
+{
+	uint8_t *good = malloc(PIPE_BYTES), *bad = malloc(PIPE_BYTES);
+
+	CHECK(good && bad);
+	size_t n = sample_bulk(good);
+	for (int i = 0; i < 200; i++) {
+		/* Half of them in a head: those lie 65568 bytes apart. */
+		size_t at = i % 2 ? rnd((uint32_t)n) : 36 + 54 + (size_t)rnd(16) * (65536 + 32) + rnd(44);
+		memcpy(bad, good, n);
+		bad[at] ^= (uint8_t)(1u << rnd(8));
+		feed(bad, n, XI_RESERVE_DIGEST);
+		CHECK_EQ(b->overs, 0);
+		close_side(&b);
+	}
+	free(good);
+	free(bad);
+}
+
 static void test_every_truncation(void)
 {
 	static uint8_t good[4096];
@@ -131,10 +168,8 @@ static void test_impossible_lengths(void)
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
-		TEST(test_every_bit_flip),
-		TEST(test_every_truncation),
-		TEST(test_digest_says_so),
-		TEST(test_impossible_lengths),
+		TEST(test_every_bit_flip), TEST(test_flips_among_guesses), TEST(test_every_truncation),
+		TEST(test_digest_says_so), TEST(test_impossible_lengths),
 	};
 
 	return stream_pair_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
