@@ -65,7 +65,8 @@ static void send_ping(struct xi_conn *conn)
 	if (conn->pings_out == PINGS)
 		return; /* the peer reads nothing: more would only pile up */
 	frame = conn->t->tx_begin(conn);
-	xi_transmit(conn, frame, xi_frame_put_ping(frame, xi_credit(conn), conn->frames_received), NULL, 0, 0);
+	conn->ping_positions[conn->pings_out] =
+		xi_transmit(conn, frame, xi_frame_put_ping(frame, xi_credit(conn), conn->frames_received), NULL, 0, 0);
 	conn->pings_sent_at[conn->pings_out++] = conn->frames_sent;
 }
 
@@ -77,8 +78,11 @@ bool xi_beat_ping(struct xi_conn *conn, uint32_t received)
 	if (received > conn->frames_sent && xi_sequence_after(received, conn->frames_sent))
 		return xi_conn_protocol(conn, "a receipt for frames that were never sent");
 	for (unsigned i = 0; i < conn->pings_out; i++)
-		if (xi_sequence_after(conn->pings_sent_at[i], received))
+		if (xi_sequence_after(conn->pings_sent_at[i], received) ||
+		    !xi_has_left(conn, conn->ping_positions[i])) {
+			conn->ping_positions[kept] = conn->ping_positions[i];
 			conn->pings_sent_at[kept++] = conn->pings_sent_at[i];
+		}
 	XI_ASSERT(kept <= conn->pings_out);
 	conn->pings_out = kept;
 	return true;

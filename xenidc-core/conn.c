@@ -239,6 +239,7 @@ static size_t carve_all(struct xi_conn *conn, uint8_t *base)
 	out_refs = carve(&c, sizeof(*out_refs), (size_t)b->requests_out * b->refs);
 	conn->in = carve(&c, sizeof(*conn->in), b->requests_in);
 	in_refs = carve(&c, sizeof(*in_refs), (size_t)b->requests_in * b->refs);
+	conn->message_positions = carve(&c, sizeof(*conn->message_positions), b->messages_out);
 	conn->messages = carve(&c, sizeof(*conn->messages), b->messages_in);
 	conn->messages_free = carve(&c, sizeof(uint16_t), b->messages_in);
 	carve_buffers(&c, &conn->buffers[XENIDC_OUT], b->out);

@@ -133,6 +133,7 @@ struct xi_in {
 	uint16_t generation;
 	uint16_t pending;
 	uint32_t sequence;
+	uint64_t reply_position; /* of the last reply with this index; 0: none yet */
 	struct xi_in_ref *refs;
 	uint8_t *rx;
 	const uint8_t *payload;
@@ -206,12 +207,15 @@ struct xi_conn {
 
 	uint32_t sequence_out, sequence_in, last_dispatched;
 	uint16_t messages_sent, messages_acked;          /* ours */
+	uint64_t *message_positions;                     /* of those not consumed yet, a ring of messages_out */
+	uint32_t message_next;                           /* place in it of the next one */
 	uint16_t messages_consumed, messages_advertised; /* the peer's */
 	uint16_t messages_received;
 	bool credit_retracted;    /* a frame that told of credit was taken back, and none has followed */
 	uint64_t credit_position; /* of the last CREDIT */
 	uint32_t frames_sent, frames_received;
 	uint32_t pings_sent_at[4]; /* frames_sent when each was sent, until the peer has read it */
+	uint64_t ping_positions[4];
 	unsigned pings_out;
 	bool said_something, heard_something, is_stalled;
 	bool want_request, want_message, want_buffer; /* -EAGAIN was given: tell `writable` */
@@ -303,6 +307,14 @@ void xi_handshake_offer(struct xi_conn *conn); /* send CONNECT */
 uint64_t xi_transmit(struct xi_conn *conn, uint8_t *frame, uint32_t length, const struct xi_seg *segs, uint32_t nsegs,
 		     uint32_t tag);
 void xi_transmit_flush(struct xi_conn *conn);
+/*
+ * Has this frame begun to leave? What a peer can only know by reading it, it cannot answer before: who does, reads
+ * nothing, and would let frames pile up here without a bound.
+ */
+static inline bool xi_has_left(struct xi_conn *conn, uint64_t position)
+{
+	return position < conn->t->tx_unsent(conn);
+}
 static inline uint16_t xi_credit(const struct xi_conn *conn)
 {
 	return conn->messages_consumed;

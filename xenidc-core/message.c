@@ -43,7 +43,9 @@ int xenidc_send(xenidc_channel *channel, const void *payload, uint32_t payload_l
 	channel->stats.messages_out++;
 	channel->stats.bytes_out += payload_len;
 	frame = conn->t->tx_begin(conn);
-	xi_transmit(conn, frame, xi_frame_put_message(frame, xi_credit(conn), payload, payload_len), NULL, 0, 0);
+	conn->message_positions[conn->message_next] = xi_transmit(
+		conn, frame, xi_frame_put_message(frame, xi_credit(conn), payload, payload_len), NULL, 0, 0);
+	conn->message_next = (conn->message_next + 1) % conn->limits.budget.messages_out;
 	return 0;
 }
 
@@ -94,10 +96,19 @@ bool xi_message_arrived(struct xi_conn *conn, const struct xi_frame *frame)
 	return true;
 }
 
+/* Has the last message that this credit is for left? */
+static bool credit_can_be(struct xi_conn *conn, uint16_t credit)
+{
+	uint32_t left = (uint16_t)(conn->messages_sent - credit), max = conn->limits.budget.messages_out;
+
+	XI_DASSERT(left < max && conn->message_next < max);
+	return xi_has_left(conn, conn->message_positions[(conn->message_next + max - 1 - left) % max]);
+}
+
 bool xi_message_credit(struct xi_conn *conn, uint16_t credit)
 {
-	XI_DASSERT(conn->reserved && conn->channel);
-	if ((uint16_t)(credit - conn->messages_acked) > messages_outstanding(conn))
+	XI_DASSERT(conn->reserved && conn->channel && credit != conn->messages_acked);
+	if ((uint16_t)(credit - conn->messages_acked) > messages_outstanding(conn) || !credit_can_be(conn, credit))
 		return xi_conn_protocol(conn, "credit for messages that were never sent");
 	conn->messages_acked = credit;
 	if (conn->want_message)

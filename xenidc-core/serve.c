@@ -55,7 +55,8 @@ static void refuse(struct xi_conn *conn, struct xi_in *in)
 	XI_ASSERT(in->state == XI_IN_QUEUED && conn->phase <= XI_PHASE_DRAINING);
 	in_free(conn, in);
 	frame = conn->t->tx_begin(conn);
-	xi_transmit(conn, frame, xi_frame_put_not_executed(frame, id, xi_credit(conn)), NULL, 0, 0);
+	in->reply_position =
+		xi_transmit(conn, frame, xi_frame_put_not_executed(frame, id, xi_credit(conn)), NULL, 0, 0);
 }
 
 /* --- Arrival */
@@ -124,6 +125,10 @@ static struct xi_in *new_request(struct xi_conn *conn, const struct xi_frame *fr
 	in = &conn->in[index];
 	if (in->state != XI_IN_FREE || (int16_t)(uint16_t)(generation - in->generation) <= 0) {
 		xi_conn_protocol(conn, "a request whose id is in use or was used before");
+		return NULL;
+	}
+	if (!xi_has_left(conn, in->reply_position)) {
+		xi_conn_protocol(conn, "a request whose credit came with a reply that it cannot have read");
 		return NULL;
 	}
 	if (!xi_sequence_after(frame->number, conn->sequence_in)) {
@@ -467,7 +472,7 @@ int xenidc_reply(xenidc_channel *channel, xenidc_incoming request, const struct 
 	length = xi_frame_put_reply(frame, id, xi_credit(conn), reply->status, conn->valid, nvalid, reply->payload,
 				    reply->payload_len);
 	/* No tag: our own requests have the same numbers, and what cancels one of them must not drop this. */
-	xi_transmit(conn, frame, length, conn->segs, nsegs, 0);
+	in->reply_position = xi_transmit(conn, frame, length, conn->segs, nsegs, 0);
 	xi_ending_check(conn);
 	return 0;
 }

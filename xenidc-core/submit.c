@@ -342,7 +342,7 @@ bool xi_out_reply(struct xi_conn *conn, const struct xi_frame *frame)
 	int pending;
 
 	XI_DASSERT(frame->kind == XI_FRAME_REPLY && conn->phase >= XI_PHASE_UP);
-	if (!out || out->retracted)
+	if (!out || out->retracted || !xi_has_left(conn, out->position))
 		return xi_conn_protocol(conn, "a reply to a request that is not in flight");
 	if (frame->flags & XI_FRAME_NOT_EXECUTED) {
 		if (out->state == XI_OUT_ORPHAN)
@@ -410,7 +410,8 @@ static void send_cancel(struct xi_conn *conn, struct xi_out *out)
 		conn->said_something = false;
 		conn->frames_sent--;
 		for (unsigned i = 0; i < conn->pings_out; i++)
-			conn->pings_sent_at[i]--;
+			if (conn->ping_positions[i] > out->position)
+				conn->pings_sent_at[i]--;
 		return;
 	}
 	out->cancel_sent = true;
