@@ -37,6 +37,8 @@ void target_turn(struct target *t)
 
 /* --- The channel under attack */
 
+static void be_eager(struct target *t);
+
 static void request_ended(xenidc_channel *channel, const struct xenidc_result *result)
 {
 	struct target *t = of(channel);
@@ -45,6 +47,24 @@ static void request_ended(xenidc_channel *channel, const struct xenidc_result *r
 	t->ended[result->end]++;
 	if (result->end == XENIDC_REPLIED && result->refs == 2)
 		t->in_valid = result->valid[1];
+	be_eager(t);
+}
+
+/* One request at a time, or as many messages as there is credit. */
+static void be_eager(struct target *t)
+{
+	static const uint8_t payload[RAW_PAYLOAD];
+	struct xenidc_request request = { .payload = payload, .payload_len = RAW_PAYLOAD, .done = request_ended };
+
+	if (t->eager == EAGER_REQUESTS && !t->disconnected)
+		(void)xenidc_submit(t->channel, &request, NULL);
+	while (t->eager == EAGER_MESSAGES && xenidc_send(t->channel, payload, RAW_PAYLOAD) == 0)
+		;
+}
+
+static void on_writable(xenidc_channel *channel)
+{
+	be_eager(of(channel));
 }
 
 /* A request with a buffer of each direction, and a message; as far as what was negotiated allows. */
@@ -78,6 +98,7 @@ static void on_connected(xenidc_channel *channel, const struct xenidc_limits *li
 	t->connected = true;
 	if (t->busy)
 		be_busy(t);
+	be_eager(t);
 }
 
 /* Look at everything that the request says and brings, and keep it. */
@@ -178,6 +199,7 @@ static void channel_options(struct xenidc_channel_options *o, struct target *t)
 		.handlers = { .connected = on_connected,
 			      .request = on_request,
 			      .message = on_message,
+			      .writable = on_writable,
 			      .abandoned = on_abandoned,
 			      .disconnecting = on_disconnecting,
 			      .idle = on_idle },

@@ -16,6 +16,9 @@
 #define TARGET_CLOSE_NS 100000000u
 #define TARGET_CONNECT_NS 400000000u
 
+/* What the client of the target does whenever it can, besides. */
+enum target_eager { EAGER_NOT, EAGER_REQUESTS, EAGER_MESSAGES };
+
 struct target {
 	xenidc_loop *loop;
 	char address[XENIDC_ADDRESS_MAX]; /* of its listener */
@@ -26,7 +29,8 @@ struct target {
 	/* The channel under attack: accepted, or dialled with target_dial(). */
 	xenidc_channel *channel;
 	bool busy;  /* makes a request and a message as soon as it is connected, and holds what it is asked */
-	bool empty; /* no buffers in its budget */
+	bool empty; /* uses no buffers */
+	enum target_eager eager;
 	bool connected, disconnected, idle;
 	struct xenidc_error why;
 	unsigned requests, messages, ended[4]; /* ended: by enum xenidc_end */

@@ -17,6 +17,7 @@
 
 static struct target target;
 static struct link links[MANY];
+static struct link l;
 static enum link_kind kind;
 static struct raw_bytes bytes;
 
@@ -113,8 +114,6 @@ static void gather(void)
 /* Thousands that come and go: before they say anything, after a piece of it, after a whole CONNECT. */
 static void storm(void)
 {
-	static struct link l;
-
 	for (unsigned i = 0; i < 3000; i++) {
 		link_open(&l, kind, &target, false);
 		raw_connect(&bytes, &raw_usual);
@@ -157,31 +156,67 @@ static void half_way(void)
 	CHECK_OP(check_now() - start, <, TARGET_CONNECT_NS + 500000000u * (uint64_t)check_factor());
 }
 
-/* A peer that asks as much as it may, again and again, and reads nothing: its credit bounds what waits for it. */
+/* --- Peers that never read: what waits for them is bounded, so that they cannot go on for ever. What they can only know
+ * by reading, they cannot answer before it has left: streams. In a ring there is nothing that could pile up. */
+
+/* Say something again and again, until the target has had enough or `rounds` are over. How often it was said. */
+static unsigned say_without_reading(void (*say)(unsigned round), unsigned rounds)
+{
+	unsigned round = 1;
+
+	link_open(&l, kind, &target, false);
+	/* Little room, so that it does not take long. */
+	if (kind == LINK_TCP)
+		CHECK_EQ(setsockopt(l.fd, SOL_SOCKET, SO_RCVBUF, &(int){ 2048 }, sizeof(int)), 0);
+	link_up(&l);
+	for (; round <= rounds && !target.disconnected; round++) {
+		say(round);
+		link_send_frame(&l, &bytes);
+		target_turn(&target);
+	}
+	target_good(&target);
+	if (!target.disconnected)
+		CHECK_EQ(xenidc_channel_close(target.channel, 0), 0);
+	target_over(&target);
+	if (kind == LINK_TCP && target.why.reason != XENIDC_REASON_PROTOCOL)
+		check_failed(__FILE__, __LINE__, "after %u rounds: %s", round, target.why.text);
+	link_close(&l);
+	target_clean(&target);
+	return round;
+}
+
+/* Requests: each answer waits for a peer that does not read it, and the index is used again all the same. */
+static void ask(unsigned round)
+{
+	raw_request(&bytes, RAW_ID(round % RAW_REQUESTS, 1 + round / RAW_REQUESTS), round, NULL, 0, RAW_PAYLOAD);
+}
+
+/* Answers to requests that the target makes, one after the other: their ids can be guessed. */
+static void answer(unsigned round)
+{
+	raw_reply(&bytes, RAW_ID(0, round), NULL, 0, 0);
+}
+
+/* Credit for messages of the target's. */
+static void confirm(unsigned round)
+{
+	raw_credit(&bytes, (uint16_t)round);
+}
+
 static void never_reads(void)
 {
-	static struct link l;
-	uint32_t sequence = 0;
-	unsigned answered = 0;
+	unsigned rounds = kind == LINK_TCP ? 400000 : 2000;
 
 	target.busy = false;
-	link_open(&l, kind, &target, false);
-	link_up(&l);
-	for (unsigned round = 1; round < 200 && !target.disconnected; round++)
-		for (uint16_t i = 0; i < RAW_REQUESTS; i++) {
-			raw_request(&bytes, RAW_ID(i, round), ++sequence, NULL, 0, RAW_PAYLOAD);
-			link_send_frame(&l, &bytes);
-			target_turn(&target);
-			answered++;
-		}
-	/* It may ask again, since it was answered; that it does not read is its own affair, until the credit ends. */
-	CHECK_EQ(target.requests, answered);
-	target_good(&target);
-	CHECK_EQ(xenidc_channel_close(target.channel, 0), 0);
-	target_over(&target);
-	link_close(&l);
+	target.empty = true;
+	printf("%s: asked %u times", kind == LINK_TCP ? "tcp" : "shm", say_without_reading(ask, rounds));
+	target.eager = EAGER_REQUESTS;
+	printf(", answered %u times", say_without_reading(answer, rounds));
+	target.eager = EAGER_MESSAGES;
+	printf(", confirmed %u times without reading\n", say_without_reading(confirm, rounds));
+	target.eager = EAGER_NOT;
 	target.busy = true;
-	target_clean(&target);
+	target.empty = false;
 }
 
 static void run(enum link_kind k)
