@@ -32,6 +32,7 @@ void xi_spin_looked(struct xi_spin *spin, bool found)
 	if (found) {
 		spin->misses = 0;
 		spin->gap = GAP_MIN;
+		spin->left = 0; /* found out of turn: the loop was set to look always */
 		return;
 	}
 	if (spin->misses < MISSES_MAX)
