@@ -278,8 +278,10 @@ void case_host_name(struct pair *p)
 		char address[XENIDC_ADDRESS_MAX];
 		struct xenidc_error err;
 		snprintf(address, sizeof(address), "tcp:%s:%s", hosts[i], port);
-		if (xenidc_listener_new(p->server.loop, address, &p->listening, &p->listener, &err))
+		if (xenidc_listener_new(p->server.loop, address, &p->listening, &p->listener, &err)) {
+			puts(err.text);
 			continue; /* a machine without that family */
+		}
 		end_new(&p->client);
 		snprintf(address, sizeof(address), "tcp:localhost:%s", port);
 		CHECK_EQ(xenidc_channel_connect(p->client.channel, address, &err), 0);
