@@ -24,6 +24,8 @@ static uint64_t limit(void)
 
 /* --- Below the protocol: tcp */
 
+bool link_little_room;
+
 static int tcp_socket(void)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -31,6 +33,9 @@ static int tcp_socket(void)
 
 	CHECK(fd >= 0);
 	CHECK_EQ(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)), 0);
+	/* Before the connect: a window that shrinks later upsets TCP. */
+	if (link_little_room)
+		CHECK_EQ(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &(int){ 16384 }, sizeof(int)), 0);
 	return fd;
 }
 

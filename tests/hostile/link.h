@@ -29,6 +29,8 @@ struct link {
 	unsigned shm_frames;  /* counted by whoever has to */
 };
 
+/* Links opened from now on have little room for what they do not read (tcp). */
+extern bool link_little_room;
 /* Get connected below the protocol: nothing is said yet. */
 void link_open(struct link *l, enum link_kind kind, struct target *target, bool accepts);
 /* Connect messages. recv: false when the other side closed instead. */
