@@ -265,6 +265,23 @@ void case_address_host(struct pair *p)
 	CHECK_HAS(err.text, "192.0.2.1");
 }
 
+/* Listen at this host, at a port that nobody has there. False: a machine without that family. */
+static bool listen_at(struct pair *p, const char *host)
+{
+	struct xenidc_error err;
+	int e = -EADDRINUSE;
+
+	for (int i = 0; i < 50 && e == -EADDRINUSE; i++) {
+		char address[XENIDC_ADDRESS_MAX];
+		column_address(p->column, p->address);
+		snprintf(address, sizeof(address), "tcp:%s:%s", host, strrchr(p->address, ':') + 1);
+		e = xenidc_listener_new(p->server.loop, address, &p->listening, &p->listener, &err);
+	}
+	if (e)
+		printf("%s: %s\n", host, err.text);
+	return e == 0;
+}
+
 /* localhost may be ::1 and 127.0.0.1 (the hosts file says): a listener at either of them is found. */
 void case_host_name(struct pair *p)
 {
@@ -274,17 +291,12 @@ void case_host_name(struct pair *p)
 	pair_allow(p);
 	pair_loops(p);
 	for (unsigned i = 0; i < 2; i++) {
-		const char *port = strrchr(p->address, ':') + 1;
 		char address[XENIDC_ADDRESS_MAX];
-		struct xenidc_error err;
-		snprintf(address, sizeof(address), "tcp:%s:%s", hosts[i], port);
-		if (xenidc_listener_new(p->server.loop, address, &p->listening, &p->listener, &err)) {
-			puts(err.text);
-			continue; /* a machine without that family */
-		}
+		if (!listen_at(p, hosts[i]))
+			continue;
+		snprintf(address, sizeof(address), "tcp:localhost:%s", strrchr(p->address, ':') + 1);
 		end_new(&p->client);
-		snprintf(address, sizeof(address), "tcp:localhost:%s", port);
-		CHECK_EQ(xenidc_channel_connect(p->client.channel, address, &err), 0);
+		CHECK_EQ(xenidc_channel_connect(p->client.channel, address, NULL), 0);
 		UNTIL(p, p->client.idle || (p->client.connected && p->server.connected));
 		found += p->client.connected;
 		if (!p->client.connected)
