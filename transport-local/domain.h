@@ -109,7 +109,6 @@ struct xi_local {
 	struct xi_conn *conn;
 	const struct xi_domain *domain;
 	struct xi_ring ring;
-	uint8_t *staging;    /* the frame being made */
 	const uint8_t *peer; /* the peer's region, while it is mapped */
 	bool flowing;        /* import_region() is through, and close() was not called */
 	bool over;           /* over() or xi_conn_lost() was called: nothing is received any more */
@@ -121,6 +120,7 @@ struct xi_local {
 	bool final;            /* the peer's dispatch index changes no more */
 	bool imported, closed;
 	struct xi_layout tx, rx;
+	void *tables;     /* of the ring */
 	uint8_t *landing; /* private memory for the peer's slots; NULL with MAP */
 	size_t landing_bytes;
 	struct xenidc_timer grace;

@@ -66,18 +66,19 @@ int xi_local_reserve(struct xi_conn *conn, const struct xi_layout *tx, const str
 	uint8_t *base;
 	int e;
 
-	XI_ASSERT(l->domain && !l->staging && !l->closed);
+	XI_ASSERT(l->domain && !l->tables && !l->closed);
 	l->tx = *tx;
 	l->rx = *rx;
-	/* What xi_ring_put() reads: whole lines less the sequence word. */
-	l->staging = xi_os->alloc(tx->frame_stride);
-	if (!l->staging)
-		return xi_error(err, -ENOMEM, XENIDC_REASON_RESOURCE, "reserving a frame buffer: out of memory");
+	l->tables = xi_os->alloc(xi_ring_tx_bytes(tx) + xi_ring_rx_bytes(rx));
+	if (!l->tables)
+		return xi_error(err, -ENOMEM, XENIDC_REASON_RESOURCE,
+				"reserving tables for %u frames: out of memory; ask for fewer requests or messages",
+				tx->frames);
 	e = l->domain->region_make(l, tx->bytes, &base, err);
 	if (e)
 		return e;
 	XI_FAILPOINT(local_region_made);
-	xi_ring_open_tx(&l->ring, base, tx);
+	xi_ring_open_tx(&l->ring, base, tx, l->tables);
 	*tx_base = base;
 	*rx_base = NULL;
 	if (flags & XI_RESERVE_MAP)
@@ -107,7 +108,7 @@ int xi_local_import_region(struct xi_conn *conn, struct xi_reader *r, uint8_t **
 		return e;
 	l->imported = true;
 	XI_FAILPOINT(local_region_imported);
-	if (!xi_ring_open_rx(&l->ring, l->peer, &l->rx))
+	if (!xi_ring_open_rx(&l->ring, l->peer, &l->rx, (uint8_t *)l->tables + xi_ring_tx_bytes(&l->tx)))
 		return xi_error(err, -EPROTO, XENIDC_REASON_PROTOCOL,
 				"the peer's memory does not begin as a region of this version does");
 	l->flowing = true;
@@ -147,10 +148,9 @@ int xi_local_read(struct xi_conn *conn, uint32_t slot, uint32_t offset, void *to
 
 uint8_t *xi_local_tx_begin(struct xi_conn *conn)
 {
-	const struct xi_local *l = xi_conn_priv(conn);
+	struct xi_local *l = xi_conn_priv(conn);
 
-	XI_DASSERT(l->staging);
-	return l->staging;
+	return xi_ring_begin(&l->ring);
 }
 
 uint64_t xi_local_tx_commit(struct xi_conn *conn, uint32_t length, const struct xi_seg *segs, uint32_t nsegs,
@@ -165,7 +165,7 @@ uint64_t xi_local_tx_commit(struct xi_conn *conn, uint32_t length, const struct 
 	(void)tag;
 	XI_DASSERT(length <= l->tx.frame_max);
 	XI_FAILPOINT(local_before_publish);
-	position = xi_ring_put(&l->ring, l->staging, length);
+	position = xi_ring_put(&l->ring, length);
 	XI_FAILPOINT(local_published);
 	return position;
 }
@@ -187,7 +187,7 @@ void xi_local_flush(struct xi_conn *conn)
 	else if (notify == XI_RING_WAKE && l->domain->wake)
 		l->domain->wake(l, word);
 	else if (!l->over)
-		protocol(l, "an impossible event word");
+		protocol(l, l->ring.broken ? l->ring.broken : "an impossible event word");
 }
 
 uint64_t xi_local_tx_unsent(struct xi_conn *conn)
@@ -216,14 +216,13 @@ static void tell_end(struct xi_local *l)
 static unsigned receive(struct xi_local *l, unsigned budget)
 {
 	unsigned n = 0;
-	const char *why;
 
 	while (n < budget) {
-		int length = xi_ring_get(&l->ring, xi_conn_rx_buffer(l->conn), &why);
+		int length = xi_ring_get(&l->ring, xi_conn_rx_buffer(l->conn));
 		if (length == 0)
 			break;
 		if (length < 0) {
-			protocol(l, why);
+			protocol(l, l->ring.broken);
 			break;
 		}
 		n++;
@@ -375,7 +374,7 @@ void xi_local_fini(struct xi_conn *conn)
 		xi_os->munmap(l->landing, l->landing_bytes);
 		xi_destroyed(XI_OBJECT_MAPPING);
 	}
-	xi_os->free(l->staging);
+	xi_os->free(l->tables);
 	l->domain->fini(l);
 	XI_FAILPOINT(local_freed);
 }

@@ -10,8 +10,8 @@
 
 #define EVENT_OFFSET 64
 #define DISPATCH_OFFSET 128
-/* Of a slot: what stands in its first line beside the sequence word. */
-#define FIRST (XI_LINE - 4)
+/* Of a frame: what stands in the first line of its slot. */
+#define FIRST (XI_LINE - XI_RING_SLOT_HEAD)
 /* Of a frame: its common header, and where in it the number of bytes after it stands. */
 #define HEADER 12u
 #define HEADER_LEN 2
@@ -71,13 +71,23 @@ static inline void shared_fence(void)
 
 static void check_layout(const struct xi_layout *layout)
 {
-	XI_ASSERT(layout->frames && !(layout->frames & (layout->frames - 1)));
-	XI_ASSERT(layout->frame_stride % XI_LINE == 0 && layout->frame_stride >= layout->frame_max + 4);
+	XI_ASSERT(layout->frames > 1 && !(layout->frames & (layout->frames - 1)) && layout->frames <= 1u << 15);
+	XI_ASSERT(layout->frame_stride % XI_LINE == 0 && layout->frame_stride >= layout->frame_max + XI_RING_SLOT_HEAD);
 	XI_ASSERT(layout->frame_max >= HEADER && layout->ring_offset >= XI_RING_CONTROL);
 	XI_ASSERT(layout->ring_offset + (uint64_t)layout->frames * layout->frame_stride <= layout->bytes);
 }
 
-void xi_ring_open_tx(struct xi_ring *ring, uint8_t *base, const struct xi_layout *layout)
+size_t xi_ring_tx_bytes(const struct xi_layout *layout)
+{
+	return layout->frames * (sizeof(uint32_t) + 2 * sizeof(uint16_t));
+}
+
+size_t xi_ring_rx_bytes(const struct xi_layout *layout)
+{
+	return layout->frames * sizeof(uint32_t);
+}
+
+void xi_ring_open_tx(struct xi_ring *ring, uint8_t *base, const struct xi_layout *layout, void *memory)
 {
 	const uint32_t head[2] = { XI_RING_MAGIC, XI_RING_FORMAT };
 
@@ -87,11 +97,16 @@ void xi_ring_open_tx(struct xi_ring *ring, uint8_t *base, const struct xi_layout
 	ring->tx = base + layout->ring_offset;
 	ring->tx_stride = layout->frame_stride;
 	ring->tx_mask = layout->frames - 1;
+	ring->tx_counts = memory;
+	ring->tx_order = (uint16_t *)(ring->tx_counts + layout->frames);
+	ring->tx_free = ring->tx_order + layout->frames;
+	for (uint32_t slot = layout->frames - 1; slot > 0; slot--)
+		ring->tx_free[ring->tx_free_count++] = (uint16_t)slot;
 	shared_write(base, head, sizeof(head));
 	shared_store64(base + EVENT_OFFSET, (uint64_t)XI_RING_AWAKE << 32);
 }
 
-bool xi_ring_open_rx(struct xi_ring *ring, const uint8_t *base, const struct xi_layout *layout)
+bool xi_ring_open_rx(struct xi_ring *ring, const uint8_t *base, const struct xi_layout *layout, void *memory)
 {
 	uint32_t head[2];
 
@@ -103,8 +118,9 @@ bool xi_ring_open_rx(struct xi_ring *ring, const uint8_t *base, const struct xi_
 	ring->peer = base;
 	ring->rx = base + layout->ring_offset;
 	ring->rx_stride = layout->frame_stride;
-	ring->rx_mask = layout->frames - 1;
+	ring->rx_frames = layout->frames;
 	ring->rx_frame_max = layout->frame_max;
+	ring->rx_counts = memory;
 	return true;
 }
 
@@ -118,20 +134,46 @@ void xi_ring_close_rx(struct xi_ring *ring)
 
 /* --- Producer */
 
-uint64_t xi_ring_put(struct xi_ring *ring, const uint8_t *frame, uint32_t length)
+static inline uint8_t *tx_slot(const struct xi_ring *ring, uint32_t slot)
 {
-	uint8_t *slot = ring->tx + (size_t)((uint32_t)ring->tx_position & ring->tx_mask) * ring->tx_stride;
+	return ring->tx + (size_t)slot * ring->tx_stride;
+}
 
-	XI_DASSERT(ring->tx && length >= HEADER && length + 4 <= ring->tx_stride);
-	/*
-	 * The consumer looks at the first line all the time and so takes it away from us again and again; it is
-	 * therefore written last and at one go, all of it: a copy of fixed length takes a few instructions.
-	 */
-	if (length > FIRST)
-		shared_write(slot + XI_LINE, frame + FIRST, length - FIRST);
-	shared_write(slot + 4, frame, FIRST);
-	shared_store32(slot, (uint32_t)++ring->tx_position);
+uint8_t *xi_ring_begin(struct xi_ring *ring)
+{
+	XI_DASSERT(ring->tx && ring->tx_slot <= ring->tx_mask);
+	return tx_slot(ring, ring->tx_slot) + XI_RING_SLOT_HEAD;
+}
+
+uint64_t xi_ring_put(struct xi_ring *ring, uint32_t length)
+{
+	uint32_t slot = ring->tx_slot, next;
+
+	XI_DASSERT(length >= HEADER && length + XI_RING_SLOT_HEAD <= ring->tx_stride);
+	(void)length;
+	if (ring->tx_free_count == 0) { /* and so it stays unpublished */
+		ring->broken = "no receipts for frames that were answered";
+		return ring->tx_position;
+	}
+	next = ring->tx_free[--ring->tx_free_count];
+	ring->tx_order[(uint32_t)ring->tx_position++ & ring->tx_mask] = (uint16_t)slot;
+	ring->tx_slot = next;
+	shared_store64(tx_slot(ring, slot),
+		       ++ring->tx_counts[slot] | (uint64_t)next << 32 | (uint64_t)(uint16_t)ring->rx_position << 48);
 	return ring->tx_position;
+}
+
+/* The peer has read so many of our frames (mod 2^16): their slots are free, and the latest is the first to be used. */
+static inline bool take_receipt(struct xi_ring *ring, uint16_t receipt)
+{
+	uint32_t more = (uint16_t)(receipt - (uint16_t)ring->tx_receipts);
+
+	if (more > ring->tx_position - ring->tx_receipts)
+		return false;
+	for (; more; more--)
+		ring->tx_free[ring->tx_free_count++] = ring->tx_order[(uint32_t)ring->tx_receipts++ & ring->tx_mask];
+	XI_DASSERT(ring->tx_free_count <= ring->tx_mask);
+	return true;
 }
 
 enum xi_ring_notify xi_ring_flush(struct xi_ring *ring, uint32_t **ret_word)
@@ -140,8 +182,10 @@ enum xi_ring_notify xi_ring_flush(struct xi_ring *ring, uint32_t **ret_word)
 	uint32_t event, mode;
 	uint64_t word;
 
-	/* May be more than a lap: a peer that is awake reads what was published before it is told. */
+	/* May be more than there are slots: a peer that is awake reads what was published before it is told. */
 	XI_DASSERT(ring->tx_position - ring->tx_told < UINT32_MAX / 2);
+	if (ring->broken)
+		return XI_RING_BROKEN;
 	if (now == before || !ring->peer)
 		return XI_RING_NOTHING;
 	ring->tx_told = ring->tx_position;
@@ -149,8 +193,10 @@ enum xi_ring_notify xi_ring_flush(struct xi_ring *ring, uint32_t **ret_word)
 	word = shared_load64(ring->peer + EVENT_OFFSET);
 	event = (uint32_t)word;
 	mode = (uint32_t)(word >> 32);
-	if (mode > XI_RING_CLOSED)
+	if (mode > XI_RING_CLOSED) {
+		ring->broken = "an impossible event word";
 		return XI_RING_BROKEN;
+	}
 	/* Is the event index among before + 1 ... now? */
 	if ((mode != XI_RING_FUTEX && mode != XI_RING_DOORBELL) || now - event >= now - before) {
 		ring->suppressed++;
@@ -159,57 +205,59 @@ enum xi_ring_notify xi_ring_flush(struct xi_ring *ring, uint32_t **ret_word)
 	ring->wakes++;
 	if (mode == XI_RING_DOORBELL)
 		return XI_RING_RING;
-	*ret_word = (uint32_t *)(void *)(ring->tx + (size_t)((event - 1) & ring->tx_mask) * ring->tx_stride);
+	*ret_word = (uint32_t *)(void *)tx_slot(ring, ring->tx_order[(event - 1) & ring->tx_mask]);
 	return XI_RING_WAKE;
 }
 
 /* --- Consumer */
 
-static inline const uint8_t *next_slot(const struct xi_ring *ring)
+static inline const uint8_t *rx_slot(const struct xi_ring *ring)
 {
-	return ring->rx + (size_t)((uint32_t)ring->rx_position & ring->rx_mask) * ring->rx_stride;
+	return ring->rx + (size_t)ring->rx_slot * ring->rx_stride;
 }
 
-/* What stands in the sequence word of the next slot until its frame is there. */
-static inline uint32_t stale(const struct xi_ring *ring)
+static int broken(struct xi_ring *ring, const char *why)
 {
-	return ring->rx_position > ring->rx_mask ? (uint32_t)ring->rx_position - ring->rx_mask : 0;
-}
-
-static int broken(struct xi_ring *ring, const char *why, const char **ret_why)
-{
-	ring->rx_broken = true;
-	*ret_why = why;
+	if (!ring->broken)
+		ring->broken = why;
 	return -EPROTO;
 }
 
-int xi_ring_get(struct xi_ring *ring, uint8_t *to, const char **ret_why)
+int xi_ring_get(struct xi_ring *ring, uint8_t *to)
 {
-	const uint8_t *slot = next_slot(ring);
-	uint32_t sequence = shared_load32(slot), length;
+	const uint8_t *slot = rx_slot(ring);
+	uint32_t *seen = &ring->rx_counts[ring->rx_slot];
+	uint64_t word = shared_load64(slot);
+	uint32_t next = (uint16_t)(word >> 32), length;
 	uint16_t body;
 
-	if (sequence != (uint32_t)ring->rx_position + 1) {
-		if (sequence == stale(ring) && !ring->rx_broken)
-			return 0;
-		return broken(ring, "an impossible sequence number in its ring", ret_why);
-	}
-	if (ring->rx_broken)
-		return broken(ring, "something impossible before", ret_why);
-	shared_read(to, slot + 4, FIRST);
+	if (ring->broken)
+		return -EPROTO;
+	if ((uint32_t)word == *seen)
+		return 0;
+	if ((uint32_t)word != *seen + 1)
+		return broken(ring, "an impossible count in its ring");
+	/* The first line as a whole: a copy of fixed length takes a few instructions. */
+	shared_read(to, slot + XI_RING_SLOT_HEAD, FIRST);
 	memcpy(&body, to + HEADER_LEN, sizeof(body));
 	length = HEADER + body;
 	if (length > ring->rx_frame_max)
-		return broken(ring, "a frame longer than agreed on", ret_why);
+		return broken(ring, "a frame longer than agreed on");
 	if (length > FIRST)
 		shared_read(to + FIRST, slot + XI_LINE, length - FIRST);
+	if (next >= ring->rx_frames || next == ring->rx_slot)
+		return broken(ring, "a chain of frames that leads nowhere");
+	if (!take_receipt(ring, (uint16_t)(word >> 48)))
+		return broken(ring, "a receipt for frames that were never sent");
+	*seen = (uint32_t)word;
+	ring->rx_slot = next;
 	ring->rx_position++;
 	return (int)length;
 }
 
 bool xi_ring_ready(const struct xi_ring *ring)
 {
-	return ring->rx && shared_load32(next_slot(ring)) != stale(ring);
+	return ring->rx && shared_load32(rx_slot(ring)) != ring->rx_counts[ring->rx_slot];
 }
 
 bool xi_ring_arm(struct xi_ring *ring, enum xi_ring_mode mode, struct xi_wait *wait)
@@ -222,8 +270,8 @@ bool xi_ring_arm(struct xi_ring *ring, enum xi_ring_mode mode, struct xi_wait *w
 		return false;
 	}
 	if (mode == XI_RING_FUTEX) {
-		wait->futex = (const uint32_t *)(const void *)next_slot(ring);
-		wait->value = stale(ring);
+		wait->futex = (const uint32_t *)(const void *)rx_slot(ring);
+		wait->value = ring->rx_counts[ring->rx_slot];
 	}
 	return true;
 }

@@ -61,9 +61,9 @@ void xi_layout_make(const struct xenidc_budget *budget, struct xi_layout *ret)
 	struct xi_layout l = { .ring_offset = XI_PAGE };
 
 	XI_ASSERT(budget->size == sizeof(*budget));
-	l.frames = power_of_two(frames_outstanding(budget));
+	l.frames = power_of_two(frames_outstanding(budget) + 1);
 	l.frame_max = xi_frame_max(&limits);
-	l.frame_stride = (4 + l.frame_max + XI_LINE - 1) / XI_LINE * XI_LINE;
+	l.frame_stride = (8 + l.frame_max + XI_LINE - 1) / XI_LINE * XI_LINE;
 	l.slots_offset = whole_pages(l.ring_offset + (uint64_t)l.frames * l.frame_stride);
 	l.bytes = l.slots_offset;
 	add_classes(&l, budget->out);

@@ -26,6 +26,8 @@ static struct {
 	const struct raw_bytes *hello; /* waits to be handed up */
 	uint8_t said;                  /* kind of the target's last connect message */
 	uint64_t put, taken;           /* frames */
+	uint32_t slot;                 /* of the target's next frame */
+	uint32_t seen[1024];           /* counts of the target's slots */
 	uint32_t rings;
 	/* Changes under the target's hands: one in `every` accesses (0: none), drawn from `state`. */
 	uint32_t every, state;
@@ -250,11 +252,12 @@ static void reset(void)
 	m.imported = m.hung_up = m.ended = false;
 	m.hello = NULL;
 	m.said = 0;
-	m.put = m.taken = m.rings = 0;
+	m.put = m.taken = m.slot = m.rings = 0;
+	memset(m.seen, 0, sizeof(m.seen));
 	m.every = input_8(world.in) % 32;
 	m.state = input_16(world.in);
 	m.layout = raw_layout(&world.limits);
-	CHECK(m.layout.bytes <= REGION_MAX);
+	CHECK(m.layout.bytes <= REGION_MAX && m.layout.frames <= sizeof(m.seen) / sizeof(m.seen[0]));
 	memset(m.peers, 0, REGION_MAX);
 	memcpy(m.peers, header, sizeof(header));
 }
@@ -271,13 +274,16 @@ static void say_hello(const struct raw_bytes *bytes)
 
 static void say_frame(const struct raw_bytes *bytes)
 {
-	uint32_t at = RING_AT + (uint32_t)(m.put % m.layout.frames) * m.layout.stride, sequence = (uint32_t)++m.put;
-	uint32_t n = bytes->n < m.layout.stride - 4 ? bytes->n : m.layout.stride - 4;
+	uint32_t at = RING_AT + (uint32_t)(m.put % m.layout.frames) * m.layout.stride;
+	uint32_t n = bytes->n < m.layout.stride - 8 ? bytes->n : m.layout.stride - 8;
+	uint64_t word = m.put / m.layout.frames + 1;
 
 	if (m.ended)
 		return;
-	memcpy(m.peers + at + 4, bytes->b, n);
-	memcpy(m.peers + at, &sequence, 4);
+	m.put++;
+	word |= (m.put % m.layout.frames) << 32 | (uint64_t)(uint16_t)m.taken << 48;
+	memcpy(m.peers + at + 8, bytes->b, n);
+	memcpy(m.peers + at, &word, 8);
 }
 
 /* One word of the region: u16 and a bit of offset, u32 of value. Or a ring of the doorbell. */
@@ -306,11 +312,14 @@ static bool heard_hello(uint8_t kind)
 static void listen_to(void)
 {
 	while (m.conn && m.imported && m.taken < 100000) {
-		const uint8_t *slot = m.own + RING_AT + m.taken % m.layout.frames * m.layout.stride;
-		if (raw_get32(slot) != (uint32_t)m.taken + 1)
+		const uint8_t *slot = m.own + RING_AT + m.slot * m.layout.stride;
+		if (raw_get32(slot) != m.seen[m.slot] + 1)
 			return;
 		m.taken++;
-		world_heard(slot + 4);
+		m.seen[m.slot]++;
+		m.slot = raw_get16(slot + 4);
+		CHECK(m.slot < m.layout.frames);
+		world_heard(slot + 8);
 	}
 }
 

@@ -340,8 +340,8 @@ struct raw_layout raw_layout(const struct raw_limits *l)
 	uint32_t need = 3 * l->requests_out + l->requests_in + l->messages_out + 8;
 
 	r.frame_max = 12 + (request > 168 ? request : 168);
-	r.stride = up_to(4 + r.frame_max, 64);
-	while (r.frames < need)
+	r.stride = up_to(8 + r.frame_max, 64);
+	while (r.frames <= need)
 		r.frames *= 2;
 	r.slots_at = up_to(4096 + r.frames * r.stride, 4096);
 	r.slots = l->classes[0][0][1] + l->classes[3][0][1];

@@ -87,6 +87,8 @@ void shm_open_link(struct link *l)
 	CHECK(l->shm);
 	l->shm->memfd = -1;
 	l->shm->tx = l->shm->rx = raw_layout(&l->limits);
+	l->shm->seen = calloc(l->shm->rx.frames, sizeof(*l->shm->seen));
+	CHECK(l->shm->seen);
 	if (l->accepts)
 		meet_as_listener(l);
 	else
@@ -114,6 +116,7 @@ void shm_close_link(struct link *l)
 		munmap((void *)(uintptr_t)s->peer, s->rx.bytes);
 	if (s->memfd >= 0)
 		close(s->memfd);
+	free(s->seen);
 	free(s);
 	l->shm = NULL;
 }
@@ -272,11 +275,17 @@ uint8_t *shm_next_slot(struct link *l)
 	return s->own + 4096 + (s->put & (s->tx.frames - 1)) * s->tx.stride;
 }
 
-void shm_publish(struct link *l, uint32_t sequence)
+uint32_t shm_next_count(struct link *l)
 {
-	uint64_t event;
+	return (uint32_t)(l->shm->put / l->shm->tx.frames) + 1;
+}
 
-	__atomic_store_n((uint32_t *)(void *)shm_next_slot(l), sequence, __ATOMIC_RELEASE);
+void shm_publish(struct link *l, uint32_t count)
+{
+	struct shm_side *s = l->shm;
+	uint64_t next = (s->put + 1) & (s->tx.frames - 1), receipt = (uint16_t)s->taken, event;
+
+	__atomic_store_n((uint64_t *)(void *)shm_next_slot(l), count | next << 32 | receipt << 48, __ATOMIC_RELEASE);
 	l->shm->put++;
 	if (!l->shm->peer)
 		return;
@@ -289,26 +298,29 @@ void shm_publish(struct link *l, uint32_t sequence)
 
 void shm_send_frame(struct link *l, const struct raw_bytes *frame)
 {
-	uint32_t room = l->shm->tx.stride - 4;
+	uint32_t room = l->shm->tx.stride - 8;
 
 	/* As much of it as fits: what is too long for the ring can only be announced there. */
-	memcpy(shm_next_slot(l) + 4, frame->b, frame->n < room ? frame->n : room);
-	shm_publish(l, (uint32_t)l->shm->put + 1);
+	memcpy(shm_next_slot(l) + 8, frame->b, frame->n < room ? frame->n : room);
+	shm_publish(l, shm_next_count(l));
 }
 
-/* -1: nothing is there. */
-static int take_frame(struct link *l, struct raw_bytes *frame)
+bool shm_take_frame(struct link *l, struct raw_bytes *frame)
 {
 	struct shm_side *s = l->shm;
-	const uint8_t *slot = s->peer + 4096 + (s->taken & (s->rx.frames - 1)) * s->rx.stride;
+	const uint8_t *slot = s->peer + 4096 + s->taken_slot * s->rx.stride;
+	uint64_t word = __atomic_load_n((const uint64_t *)(const void *)slot, __ATOMIC_ACQUIRE);
 
-	if (__atomic_load_n((const uint32_t *)(const void *)slot, __ATOMIC_ACQUIRE) != (uint32_t)s->taken + 1)
-		return -1;
-	frame->n = RAW_HEADER + raw_get16(slot + 4 + 2);
+	if ((uint32_t)word != s->seen[s->taken_slot] + 1)
+		return false;
+	frame->n = RAW_HEADER + raw_get16(slot + 8 + 2);
 	CHECK(frame->n <= s->rx.frame_max);
-	memcpy(frame->b, slot + 4, frame->n);
+	memcpy(frame->b, slot + 8, frame->n);
+	s->seen[s->taken_slot]++;
+	s->taken_slot = (uint16_t)(word >> 32);
+	CHECK(s->taken_slot < s->rx.frames);
 	s->taken++;
-	return 0;
+	return true;
 }
 
 bool shm_recv_frame(struct link *l, struct raw_bytes *frame)
@@ -317,7 +329,7 @@ bool shm_recv_frame(struct link *l, struct raw_bytes *frame)
 	uint8_t doorbell[64];
 
 	CHECK(l->shm->peer);
-	while (take_frame(l, frame)) {
+	while (!shm_take_frame(l, frame)) {
 		if (l->eof)
 			return false;
 		while (!l->eof) {

@@ -15,6 +15,8 @@ struct shm_side {
 	uint8_t *own;         /* writable */
 	const uint8_t *peer;  /* NULL: not mapped */
 	uint64_t put, taken;  /* frames */
+	uint32_t taken_slot;  /* of the next frame */
+	uint32_t *seen;       /* counts of the peer's slots */
 	int fds[SHM_FDS_MAX]; /* received with the last connect message */
 	unsigned nfds;
 };
@@ -30,15 +32,19 @@ uint32_t shm_export(struct link *l, uint8_t *region);
 void shm_import(struct link *l, const struct raw_bytes *hello);
 void shm_send_frame(struct link *l, const struct raw_bytes *frame);
 bool shm_recv_frame(struct link *l, struct raw_bytes *frame);
+/* The next frame, if it is there already. */
+bool shm_take_frame(struct link *l, struct raw_bytes *frame);
 
 /* What attacks need besides. */
 void shm_send_packet(struct link *l, const void *bytes, uint32_t length, const int *fds, unsigned nfds);
 /* A memfd that begins as a region does. */
 int shm_new_memfd(uint32_t bytes, unsigned seals);
 void shm_make_region(struct link *l);
-/* The slot of the next frame: its sequence word, then the frame. */
+/* The slot of the next frame: 8 bytes of its own, then the frame. Our slots are used one after the other. */
 uint8_t *shm_next_slot(struct link *l);
-/* Store its sequence word, and go on to the next slot. */
-void shm_publish(struct link *l, uint32_t sequence);
+/* How often it will have been used with the next frame. */
+uint32_t shm_next_count(struct link *l);
+/* Store the count of its word, and the rest as it should be, and go on to the next slot. */
+void shm_publish(struct link *l, uint32_t count);
 
 #endif

@@ -84,8 +84,8 @@ static void turns(unsigned n)
 
 /* --- Words of the ring */
 
-/* Every bit of the sequence word, in the first lap and in later ones. */
-static void sequence_words(void)
+/* Every bit of the count, in the first lap and in later ones. */
+static void counts(void)
 {
 	for (unsigned lap = 0; lap < 3; lap++)
 		for (unsigned bit = 0; bit < 32; bit++) {
@@ -96,11 +96,11 @@ static void sequence_words(void)
 				link_send_frame(&l, &frame);
 				turns(1);
 			}
-			next = (uint32_t)l.shm->put + 1;
-			stale = l.shm->put >= l.shm->tx.frames ? next - l.shm->tx.frames : 0;
+			next = shm_next_count(&l);
+			stale = next - 1;
 			wrong = next ^ 1u << bit;
 			raw_ping(&frame, 1);
-			memcpy(shm_next_slot(&l) + 4, frame.b, frame.n);
+			memcpy(shm_next_slot(&l) + 8, frame.b, frame.n);
 			shm_publish(&l, wrong);
 			turns(2);
 			/* It may just be the word that means that nothing is there yet. */
@@ -108,7 +108,7 @@ static void sequence_words(void)
 				l.shm->put--;
 				disconnect();
 			}
-			over("sequence word", wrong, wrong != stale);
+			over("count", wrong, wrong != stale);
 		}
 }
 
@@ -120,7 +120,7 @@ static void sequences_that_move(void)
 	begin();
 	/* The slot that was read first: it comes again only after a lap. */
 	raw_ping(&frame, 1);
-	memcpy(l.shm->own + RING + 4, frame.b, frame.n);
+	memcpy(l.shm->own + RING + 8, frame.b, frame.n);
 	old = 7;
 	memcpy(l.shm->own + RING, &old, 4);
 	turns(2);
@@ -130,9 +130,10 @@ static void sequences_that_move(void)
 	begin();
 	for (unsigned i = 0; i < l.shm->tx.frames + 1; i++) {
 		raw_ping(&frame, 1);
-		memcpy(shm_next_slot(&l) + 4, frame.b, frame.n);
+		memcpy(shm_next_slot(&l) + 8, frame.b, frame.n);
+		store64(RING + (uint32_t)(l.shm->put % l.shm->tx.frames * l.shm->tx.stride),
+			shm_next_count(&l) | (l.shm->put + 1) % l.shm->tx.frames << 32);
 		l.shm->put++;
-		memcpy(l.shm->own + RING + (l.shm->put - 1) % l.shm->tx.frames * l.shm->tx.stride, &l.shm->put, 4);
 	}
 	turns(2);
 	over("a ring that lapped itself", 0, true);
@@ -167,9 +168,8 @@ static void doorbell_that_nobody_hears(void)
 		link_send_frame(&l, &frame);
 		turns(1);
 		target_answer(&target);
-		while (raw_get32(l.shm->peer + RING + l.shm->taken % l.shm->rx.frames * l.shm->rx.stride) ==
-		       (uint32_t)l.shm->taken + 1)
-			l.shm->taken++;
+		while (shm_take_frame(&l, &frame))
+			;
 	}
 	target_good(&target);
 	disconnect();
@@ -193,7 +193,7 @@ static void test_words(void)
 {
 	cases = 0;
 	target_start(&target, "shm");
-	sequence_words();
+	counts();
 	sequences_that_move();
 	event_words();
 	doorbell_that_nobody_hears();

@@ -291,7 +291,7 @@ static void make_layout(struct xi_layout *l, uint32_t frames, uint32_t frame_max
 {
 	*l = (struct xi_layout){ .frames = frames,
 				 .frame_max = frame_max,
-				 .frame_stride = (4 + frame_max + XI_LINE - 1) / XI_LINE * XI_LINE,
+				 .frame_stride = (8 + frame_max + XI_LINE - 1) / XI_LINE * XI_LINE,
 				 .ring_offset = XI_PAGE,
 				 .classes = 1,
 				 .slots = 4 };
