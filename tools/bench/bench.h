@@ -20,6 +20,9 @@ enum xi_verify {
 	XI_VERIFY_FULL = 2,  /* every byte */
 };
 
+/* How buffers are filled; see xi_pattern_stream(). */
+enum xi_fill { XI_FILL_AUTO = 0, XI_FILL_STORE = 1, XI_FILL_STREAM = 2 };
+
 struct xi_bench {
 	const char *verb;
 	const char *address;
@@ -27,6 +30,7 @@ struct xi_bench {
 	bool inline_data; /* in the payload of request and reply; else in buffers: */
 	bool out, in;     /* which directions are lent */
 	enum xi_verify verify;
+	enum xi_fill fill;     /* AUTO: STREAM if the line ping-pong says that the cores share no cache */
 	unsigned slots, depth; /* buffers of each direction; requests in flight */
 	size_t payload;        /* inline payload that is asked for */
 	enum xenidc_wait wait;
@@ -61,10 +65,11 @@ struct xi_outcome {
 int xi_bench_parse(struct xi_bench *b, int argc, char **argv);
 int xi_bench_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *xi_wait_name(enum xenidc_wait wait);
+const char *xi_fill_name(enum xi_fill fill);
 const char *xi_verify_name(enum xi_verify verify);
 
 /* run.c: verbs lat, bw, rate and idle. */
-int xi_bench_run(const struct xi_bench *b);
+int xi_bench_run(struct xi_bench *b);
 
 /* run.c: all that are asked for but L, which belongs immediately before and after a measurement. */
 void xi_take_probes(const struct xi_bench *b, struct xi_probes *p);

@@ -8,7 +8,7 @@
 #include "tools/common/clock.h"
 #include "tools/common/exits.h"
 
-static int run_probes(const struct xi_bench *b)
+static int run_probes(struct xi_bench *b)
 {
 	struct xi_probes p = { 0 };
 
@@ -20,7 +20,12 @@ static int run_probes(const struct xi_bench *b)
 	return XI_EXIT_OK;
 }
 
-static int run_help(const struct xi_bench *b)
+static int run_serve(struct xi_bench *b)
+{
+	return xi_bench_serve(b);
+}
+
+static int run_help(struct xi_bench *b)
 {
 	(void)b;
 	(void)puts(
@@ -44,6 +49,9 @@ static int run_help(const struct xi_bench *b)
 		"  --verify none|stamp|full  what is filled by the sender and checked by the receiver: nothing, not "
 		"even\n"
 		"                       looked at; a word a page; every byte (full; bw: stamp)\n"
+		"  --fill auto|store|stream  how buffers are filled: by ordinary stores, or past the caches, which "
+		"cores\n"
+		"                       without a cache in common prefer (auto: as L says)\n"
 		"  --wait spin|adaptive|block  how both sides wait (spin; idle: adaptive)\n"
 		"  --map                the peer's pages in place, where the transport can\n"
 		"  --digest             CRC32C over payloads, on byte streams\n"
@@ -77,10 +85,10 @@ static int run_help(const struct xi_bench *b)
 
 static const struct {
 	const char *name;
-	int (*run)(const struct xi_bench *b);
+	int (*run)(struct xi_bench *b);
 } verbs[] = {
-	{ "lat", xi_bench_run }, { "rate", xi_bench_run },    { "bw", xi_bench_run }, { "idle", xi_bench_run },
-	{ "probe", run_probes }, { "serve", xi_bench_serve }, { "help", run_help },   { "--help", run_help },
+	{ "lat", xi_bench_run }, { "rate", xi_bench_run }, { "bw", xi_bench_run }, { "idle", xi_bench_run },
+	{ "probe", run_probes }, { "serve", run_serve },   { "help", run_help },   { "--help", run_help },
 };
 
 int main(int argc, char **argv)

@@ -21,6 +21,7 @@ enum {
 	OPT_DIGEST,
 	OPT_REFS,
 	OPT_VERIFY,
+	OPT_FILL,
 	OPT_SLOTS,
 	OPT_DEPTH,
 	OPT_PAYLOAD,
@@ -47,6 +48,7 @@ static const struct option options[] = {
 	{ "digest", no_argument, NULL, OPT_DIGEST },
 	{ "refs", required_argument, NULL, OPT_REFS },
 	{ "verify", required_argument, NULL, OPT_VERIFY },
+	{ "fill", required_argument, NULL, OPT_FILL },
 	{ "slots", required_argument, NULL, OPT_SLOTS },
 	{ "depth", required_argument, NULL, OPT_DEPTH },
 	{ "payload", required_argument, NULL, OPT_PAYLOAD },
@@ -79,11 +81,17 @@ int xi_bench_usage(const char *format, ...)
 }
 
 static const char *const waits[] = { "adaptive", "block", "spin" };
+static const char *const fills[] = { "auto", "store", "stream" };
 static const char *const verifies[] = { "none", "stamp", "full" };
 
 const char *xi_wait_name(enum xenidc_wait wait)
 {
 	return waits[wait];
+}
+
+const char *xi_fill_name(enum xi_fill fill)
+{
+	return fills[fill];
 }
 
 const char *xi_verify_name(enum xi_verify verify)
@@ -178,6 +186,11 @@ static bool parse_word(struct xi_bench *b, int o, const char *arg)
 		n = one_of(waits, arg);
 		if (n >= 0)
 			b->wait = (enum xenidc_wait)n;
+		return n >= 0;
+	case OPT_FILL:
+		n = one_of(fills, arg);
+		if (n >= 0)
+			b->fill = (enum xi_fill)n;
 		return n >= 0;
 	case OPT_VERIFY:
 		n = one_of(verifies, arg);
@@ -287,8 +300,8 @@ int xi_bench_parse(struct xi_bench *b, int argc, char **argv)
 		if (o == OPT_MAP || o == OPT_DIGEST || o == OPT_JSON || o == OPT_PEER || o == OPT_WATCH ||
 		    o == OPT_ONCE)
 			good = parse_flag(b, o);
-		else if (o == OPT_ADDRESS || o == OPT_CC || o == OPT_CPUS || o == OPT_PROBES || o == OPT_WAIT ||
-			 o == OPT_VERIFY || o == OPT_REFS)
+		else if (o == OPT_ADDRESS || o == OPT_CC || o == OPT_CPUS || o == OPT_FILL || o == OPT_PROBES ||
+			 o == OPT_WAIT || o == OPT_VERIFY || o == OPT_REFS)
 			good = parse_word(b, o, optarg);
 		else
 			good = parse_number(b, o, optarg);

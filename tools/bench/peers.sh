@@ -156,7 +156,7 @@ agree() { awk -v a="$1" -v b="$2" -v c="$3" 'BEGIN {
 series() {
 	local name=$1 expression=$2 other=$3 verb=$4 i v l0 l1 l2 good=0 probe values
 	shift 4
-	: >"$tmp/expr" && : >"$tmp/v" && : >"$tmp/p"
+	: >"$tmp/expr" && : >"$tmp/v" && : >"$tmp/p" && : >"$tmp/l"
 	for ((i = 0; i < tries && good < pairs; i++)); do
 		ours "$verb" --seconds "$seconds" "$@" || return 1
 		v=$(field "$name" <"$tmp/ours") l0=$(field L_before_ns <"$tmp/ours") l1=$(field L_after_ns <"$tmp/ours")
@@ -174,8 +174,10 @@ series() {
 		awk "BEGIN { $values; print $expression }" >>"$tmp/expr"
 		echo "$v" >>"$tmp/v"
 		echo "$p" >>"$tmp/p"
+		echo "$l0" >>"$tmp/l"
 	done
 	m_expr=$(median <"$tmp/expr") m_ours=$(median <"$tmp/v") m_other=$(median <"$tmp/p") m_pairs=$good
+	m_line=$(median <"$tmp/l")
 	[ $good -gt 0 ]
 }
 
@@ -194,7 +196,7 @@ row() {
 		awk -v a="$m_expr" -v b="$5" -v r="$4" 'BEGIN { exit !(r == "<=" ? a <= b : a >= b) }' ||
 			{ verdict=MISSED; missed=1; }
 	fi
-	printf '%-50s %-12s %-36s %8.3g  %-8s %-6s %s\n' "$1" "$(show "$m_ours" "$2")" "$3" "$m_expr" \
+	printf '%-50s %-10s %4.0f  %-36s %8.3g  %-8s %-6s %s\n' "$1" "$(show "$m_ours" "$2")" "$m_line" "$3" "$m_expr" \
 		"$([ "$5" = - ] || echo "$4 $5")" "$verdict" "$([ "$m_pairs" = "$pairs" ] || echo "($m_pairs pairs)")"
 }
 
@@ -216,15 +218,15 @@ best() {
 	IFS='|' read -ra list <<<"$others"
 	for other in "${list[@]}"; do
 		series "$field" 'v / p' "$other" "$@" || { missed=1; continue; }
-		printf '    %-46s %-12s %-36s %8.3g  %15s %s\n' "$other" "$(show "$m_other" "$unit")" 'ours/it' \
-			"$m_expr" '' "$([ "$m_pairs" = "$pairs" ] || echo "($m_pairs pairs)")"
+		printf '    %-46s %-10s %4.0f  %-36s %8.3g  %15s %s\n' "$other" "$(show "$m_other" "$unit")" \
+			"$m_line" 'ours/it' "$m_expr" '' "$([ "$m_pairs" = "$pairs" ] || echo "($m_pairs pairs)")"
 		if [ -z "$worst" ] || awk -v a="$m_expr" -v b="$worst" -v r="$relation" \
 			'BEGIN { exit !(r == "<=" ? a > b : a < b) }'; then
-			worst=$m_expr which=$other worst_ours=$m_ours worst_pairs=$m_pairs
+			worst=$m_expr which=$other worst_ours=$m_ours worst_pairs=$m_pairs worst_line=$m_line
 		fi
 	done
 	[ -n "$worst" ] || return
-	m_expr=$worst m_ours=$worst_ours m_pairs=$worst_pairs
+	m_expr=$worst m_ours=$worst_ours m_pairs=$worst_pairs m_line=$worst_line
 	row "$text" "$unit" "best: ${which:0:30}" "$relation" "$goal"
 }
 
@@ -278,7 +280,7 @@ row_idle() {
 				{ missed=1; continue; }
 			client=$(field sleeps_client_per_s <"$tmp/ours")
 			serving=$(field sleeps_server_per_s <"$tmp/ours")
-			m_expr=$(calc "$client > $serving ? $client : $serving") m_pairs=$pairs
+			m_expr=$(calc "$client > $serving ? $client : $serving") m_pairs=$pairs m_line=0
 			client=$(field cpu_client_s <"$tmp/ours")
 			serving=$(field cpu_server_s <"$tmp/ours")
 			m_ours=$(calc "($client + $serving) / 12 * 1e9")
@@ -337,7 +339,7 @@ how() {
 steal() { awk '$1 == "cpu" { print $9 }' /proc/stat; }
 
 dropped=0 begin=$SECONDS steal_begin=$(steal) load_begin=$(cut -d' ' -f1 /proc/loadavg)
-printf '%-50s %-12s %-36s %8s  %-8s\n' 'what' 'ours' 'compared with' 'ratio' 'goal'
+printf '%-50s %-10s %4s  %-36s %8s  %-8s\n' 'what' 'ours' 'L/ns' 'compared with' 'ratio' 'goal'
 for r in shm8 shm64k map block adaptive idle tcp8 tcp64k bulk; do
 	wanted $r && row_$r
 done

@@ -69,6 +69,7 @@ static void json_setting(struct xi_json *j, const struct xi_bench *b)
 	xi_json_text(j, "wait", xi_wait_name(b->wait));
 	xi_json_text(j, "refs", refs_name(b));
 	xi_json_text(j, "verify", xi_verify_name(b->verify));
+	xi_json_text(j, "fill", xi_fill_name(b->fill));
 	xi_json_bool(j, "map", b->map);
 	xi_json_bool(j, "digest", b->digest);
 	xi_json_bool(j, "watch", b->watch);

@@ -167,6 +167,7 @@ int xi_bench_serve(const struct xi_bench *b)
 	xenidc_loop *loop = NULL;
 	int e, fd;
 
+	xi_pattern_stream(b->fill == XI_FILL_STREAM);
 	if (!xi_pin(b->cpu[1]))
 		(void)fprintf(stderr, "xenidc-bench: cannot run on CPU %d, running anywhere\n", b->cpu[1]);
 	e = xenidc_loop_new(&how, &loop);
