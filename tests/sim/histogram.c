@@ -63,7 +63,8 @@ void histogram_fault(enum fault fault, uint64_t lasts_ns)
 {
 	h.fault = fault;
 	h.fault_until = sim_now() + lasts_ns + 5 * SIM_MS;
-	h.last[fault] = h.fault_until;
+	if (h.last[fault] < h.fault_until)
+		h.last[fault] = h.fault_until;
 	histogram_count(NULL, EV_FAULT, 1);
 }
 

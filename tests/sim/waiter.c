@@ -127,8 +127,8 @@ static unsigned waiter_sleep(void *priv, const struct xi_wait *words, unsigned n
 	bool sleep = !w->woken;
 
 	XI_ASSERT(n <= SIM_WORDS);
-	sim_yield(); /* between the last look and the sleep anything can happen */
 	w->until = timeout_ns < 0 ? UINT64_MAX : sim_now() + (uint64_t)timeout_ns;
+	sim_yield(); /* between the last look and the sleep anything can happen */
 	w->word_woken = false;
 	w->words_count = n;
 	for (unsigned i = 0; i < n; i++) {
