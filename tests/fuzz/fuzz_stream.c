@@ -17,7 +17,7 @@ static struct {
 	struct conn *conn;
 	struct raw_bytes to, from; /* the target */
 	uint32_t to_at, from_at;
-	uint8_t cut; /* bytes that the stream moves at a time; 0: any */
+	uint32_t cut; /* bytes that the stream moves at a time; 0: any */
 	bool ended, framed, full;
 	uint8_t said; /* kind of its last connect message */
 } pipe_state;
@@ -50,16 +50,20 @@ static ssize_t pipe_send(struct xi_stream *s, const struct iovec *iov, unsigned 
 
 static ssize_t pipe_recv(struct xi_stream *s, const struct iovec *iov, unsigned n)
 {
-	uint32_t left = pipe_state.to.n - pipe_state.to_at, length = some((uint32_t)iov[0].iov_len);
+	uint32_t left = some(pipe_state.to.n - pipe_state.to_at), sum = 0;
 
 	(void)s;
-	CHECK(n >= 1);
+	CHECK(n >= 1 && iov[0].iov_len > 0);
 	if (!left)
 		return pipe_state.ended ? 0 : -EAGAIN;
-	length = length < left ? length : left;
-	memcpy(iov[0].iov_base, pipe_state.to.b + pipe_state.to_at, length);
-	pipe_state.to_at += length;
-	return length;
+	for (unsigned i = 0; i < n && left; i++) {
+		uint32_t length = left < iov[i].iov_len ? left : (uint32_t)iov[i].iov_len;
+		memcpy(iov[i].iov_base, pipe_state.to.b + pipe_state.to_at, length);
+		pipe_state.to_at += length;
+		left -= length;
+		sum += length;
+	}
+	return sum;
 }
 
 static void pipe_wait(struct xi_stream *s, bool for_room)
@@ -196,8 +200,10 @@ static void reset(void)
 	pipe_state.ended = pipe_state.framed = pipe_state.full = false;
 	pipe_state.said = 0;
 	pipe_state.cut = input_8(world.in);
-	if (pipe_state.cut > 64)
+	if (pipe_state.cut > 200)
 		pipe_state.cut = 0;
+	else if (pipe_state.cut > 64)
+		pipe_state.cut = (pipe_state.cut - 64u) * 32u;
 }
 
 static void arrive(void)

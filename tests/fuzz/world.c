@@ -248,6 +248,9 @@ static void say_request(void)
 		refs[i].slot = (uint16_t)((refs[i].slot & 7) | (refs[i].slot & 0x80 ? RAW_IN : 0));
 		refs[i].offset = input_16(world.in) % (RAW_SLOT + 2);
 		refs[i].length = input_16(world.in) % (RAW_SLOT + 2);
+		/* Often all of a slot from there on. */
+		if (refs[i].length & 1 && refs[i].offset <= RAW_SLOT)
+			refs[i].length = RAW_SLOT - refs[i].offset;
 	}
 	raw_request(&frame, RAW_ID(index, ++world.generation[index]), ++world.sequence, refs, nrefs, 1);
 	frame.b[frame.n - 1] = input_8(world.in);
@@ -303,6 +306,15 @@ static void say_data(void)
 	uint16_t offset = input_16(world.in), length = input_16(world.in);
 	uint8_t bytes[7];
 
+	if (world.peer->stream && slot & 0x80) {
+		/* A slot in pieces, as it should be; the first few, or all of them. */
+		uint16_t at = offset % RAW_SLOT, piece = length % 1024 + 1, count = length / 1024 % 16;
+		for (int i = 0; i < count && at < RAW_SLOT; i++, at += piece) {
+			raw_data(&frame, 0, slot & 3, at, at + piece < RAW_SLOT ? piece : RAW_SLOT - at);
+			world.peer->frame(&frame);
+		}
+		return;
+	}
 	if (world.peer->stream) {
 		raw_data(&frame, input_8(world.in), slot, offset, length % (RAW_SLOT + 1));
 		world.peer->frame(&frame);

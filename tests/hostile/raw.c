@@ -295,7 +295,9 @@ void raw_data(struct raw_bytes *to, uint32_t id, uint32_t slot, uint32_t offset,
 	raw_32(to, slot);
 	raw_32(to, offset);
 	raw_set_len(to);
-	raw_fill(to, 0x77, length);
+	/* Each byte tells where it belongs. */
+	for (uint32_t i = 0; i < length; i++)
+		raw_8(to, (uint8_t)((offset + i) * 7));
 }
 
 /* --- Streams */

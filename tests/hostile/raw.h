@@ -81,6 +81,7 @@ void raw_cancel(struct raw_bytes *to, uint32_t id);
 void raw_credit(struct raw_bytes *to, uint16_t credit);
 void raw_ping(struct raw_bytes *to, uint32_t received);
 void raw_disconnect(struct raw_bytes *to, uint32_t last, uint16_t reason, const char *text);
+/* The data ascend by 7 from byte to byte. */
 void raw_data(struct raw_bytes *to, uint32_t id, uint32_t slot, uint32_t offset, uint32_t length);
 
 /* Set `len` of a frame's header to what follows it. */

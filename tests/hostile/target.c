@@ -125,6 +125,8 @@ static void on_request(xenidc_channel *channel, xenidc_incoming request)
 			return; /* the connection has just ended; `abandoned` follows */
 		if (direction == XENIDC_IN)
 			memset(view, 0x11, length);
+		for (uint32_t k = 1; t->ascending && direction == XENIDC_OUT && k < length; k++)
+			CHECK_EQ(((const uint8_t *)view)[k], (uint8_t)(((const uint8_t *)view)[k - 1] + 7));
 		for (uint32_t k = 0; k < length; k++)
 			sum += ((const volatile uint8_t *)view)[k];
 	}

@@ -26,6 +26,7 @@
 #endif
 #define EVENT_WORD 64
 #define RING 4096
+#define WRITES_LEAST 100000u
 
 static struct target target;
 static struct link l;
@@ -659,7 +660,8 @@ static void test_changes_while_it_is_read(void)
 	target_start(&target, "shm");
 	mutator.stop = false;
 	CHECK_EQ(pthread_create(&thread, NULL, mutate, NULL), 0);
-	for (uint32_t i = 0; check_now() < end; i++) {
+	/* A busy machine may not let the thread run for a while. */
+	for (uint32_t i = 0; check_now() < end || mutator.writes <= WRITES_LEAST; i++) {
 		play(i);
 		if (i % 64 == 0) {
 			target_good(&target);
@@ -670,7 +672,6 @@ static void test_changes_while_it_is_read(void)
 	CHECK_EQ(pthread_join(thread, NULL), 0);
 	target_stop(&target);
 	printf("changes while it is read: %u connections, %llu writes\n", cases, (unsigned long long)mutator.writes);
-	CHECK_OP(mutator.writes, >, 100000);
 }
 
 CHECK_MAIN(TEST(test_words), TEST(test_packets), TEST(test_doorbells), TEST(test_memory_handed_over),

@@ -216,10 +216,28 @@ static void flip_data(bool sealed)
 
 /* --- Cut and joined */
 
+/* A slot in pieces, some of them alike, some not, others' frames between. */
+static void put_pieces(struct raw_bytes *to)
+{
+	static const uint32_t pieces[] = { 200, 200, 200, 200, 0, 300, 300, 1, 1, 1, 0, 1000, 1597 };
+	static struct raw_bytes f;
+	uint32_t at = 0;
+
+	for (unsigned i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+		if (pieces[i])
+			raw_data(&f, RAW_ID(1, 1), 1, 8 + at, pieces[i]);
+		else
+			raw_ping(&f, 1);
+		raw_wrap(to, &f, false);
+		at += pieces[i];
+	}
+	CHECK_EQ(at, 4000);
+}
+
 /* A conversation in which everything occurs, as bytes; sent after the connect. */
 static void conversation(struct raw_bytes *to)
 {
-	static const struct raw_ref refs[2] = { { 1, 8, 40 }, { RAW_IN | 1, 0, 50 } };
+	static const struct raw_ref refs[2] = { { 1, 8, 4000 }, { RAW_IN | 1, 0, 50 } };
 	static struct raw_bytes f;
 
 	to->n = 0;
@@ -227,12 +245,9 @@ static void conversation(struct raw_bytes *to)
 	raw_wrap(to, &f, false);
 	raw_request(&f, RAW_ID(1, 1), 2, refs, 2, 16);
 	raw_wrap(to, &f, false);
-	raw_data(&f, RAW_ID(1, 1), 1, 8, 15);
-	raw_wrap(to, &f, false);
 	raw_reply(&f, l.request_id, &(uint32_t){ 100 }, 1, 5);
 	raw_wrap(to, &f, false);
-	raw_data(&f, RAW_ID(1, 1), 1, 23, 25);
-	raw_wrap(to, &f, false);
+	put_pieces(to);
 	raw_data(&f, l.request_id, l.answer_slot, 16, 100);
 	raw_wrap(to, &f, false);
 	raw_message(&f, 0);
@@ -254,13 +269,19 @@ static void check_conversation(void)
 	attacks++;
 }
 
+/* Every byte, but in the middle of long data. */
+static uint32_t next_cut(uint32_t cut)
+{
+	return cut < 1500 ? cut + 1 : cut + 7;
+}
+
 /* Two pieces, cut at every byte; then byte by byte; then at once. */
 static void cuts(void)
 {
 	static struct raw_bytes bytes;
 	uint32_t whole = 1;
 
-	for (uint32_t cut = 0; cut <= whole; cut++) {
+	for (uint32_t cut = 0; cut <= whole; cut = next_cut(cut)) {
 		begin();
 		conversation(&bytes);
 		whole = bytes.n;
@@ -284,7 +305,7 @@ static void truncations(void)
 	static struct raw_bytes bytes, last;
 	uint32_t whole = 2;
 
-	for (uint32_t cut = 0; cut + 1 < whole; cut++) {
+	for (uint32_t cut = 0; cut + 1 < whole; cut = next_cut(cut)) {
 		begin();
 		conversation(&bytes);
 		whole = bytes.n;
@@ -324,6 +345,7 @@ static void run(void (*what)(void), const char *name)
 {
 	attacks = 0;
 	target_start(&target, "tcp");
+	target.ascending = true;
 	what();
 	target_stop(&target);
 	printf("%s: %u\n", name, attacks);
