@@ -333,8 +333,6 @@ bool xi_in_request(struct xi_conn *conn, const struct xi_frame *frame);
 bool xi_in_cancel(struct xi_conn *conn, const struct xi_frame *frame);
 bool xi_in_landed(struct xi_conn *conn, uint16_t index);
 void xi_in_abandon_all(struct xi_conn *conn);
-/* Dispatch what is at the front of the queue and complete. */
-void xi_queue_run(struct xi_conn *conn);
 
 /* --- message.c */
 void xi_message_init(struct xi_conn *conn);

@@ -142,6 +142,8 @@ static struct xi_in *new_request(struct xi_conn *conn, const struct xi_frame *fr
 	return in;
 }
 
+static void queue_run(struct xi_conn *conn);
+
 bool xi_in_request(struct xi_conn *conn, const struct xi_frame *frame)
 {
 	struct xi_in *in = new_request(conn, frame);
@@ -162,7 +164,7 @@ bool xi_in_request(struct xi_conn *conn, const struct xi_frame *frame)
 	xi_list_append(&conn->queue, &in->queued.link);
 	if (!expect_data(conn, in))
 		return false;
-	xi_queue_run(conn);
+	queue_run(conn);
 	return true;
 }
 
@@ -172,7 +174,7 @@ bool xi_in_landed(struct xi_conn *conn, uint16_t index)
 
 	XI_ASSERT(in->state == XI_IN_QUEUED && in->pending > 0);
 	in->pending--;
-	xi_queue_run(conn);
+	queue_run(conn);
 	return true;
 }
 
@@ -209,7 +211,8 @@ static void dispatch(struct xi_conn *conn, struct xi_in *in)
 	XI_HANDLER(channel, request, channel, in_handle(conn, in));
 }
 
-void xi_queue_run(struct xi_conn *conn)
+/* Dispatch what is at the front of the queue and complete. */
+static void queue_run(struct xi_conn *conn)
 {
 	XI_DASSERT(conn->reserved && conn->phase >= XI_PHASE_UP);
 	while (!xi_list_empty(&conn->queue) && !conn->failed && conn->phase < XI_PHASE_FAREWELL) {
@@ -243,7 +246,7 @@ bool xi_in_cancel(struct xi_conn *conn, const struct xi_frame *frame)
 	if (in->state == XI_IN_QUEUED) {
 		xi_list_remove(&in->queued.link);
 		refuse(conn, in);
-		xi_queue_run(conn);
+		queue_run(conn);
 	} else if (in->state == XI_IN_EXECUTING && xi_conn_audible(conn)) {
 		XI_HANDLER(conn->channel, cancel, conn->channel, in_handle(conn, in));
 	}
