@@ -11,17 +11,17 @@
  *                          u32 count, u16 next, u16 receipt, then the frame
  *     layout.slots_offset  data
  *
- * Frames stand in slots in a chain: the first in slot 0, the one after a frame in slot `next` of that. `count` is how often
- * the slot was used, stored last, together with the rest of its word; until then it is one less, and nothing else is
- * possible there. `receipt` says how many frames (mod 2^16) the sender of this one has taken out of the other ring: only
- * those slots are used again, the latest first. So two sides that take turns use two slots each, which stay in the
+ * Frames stand in slots in a chain: the first in slot 0, the one after a frame in slot `next` of that. `count` is how
+ * often the slot was used, stored last, together with the rest of its word; until then it is one less, and nothing else
+ * is possible there. `receipt` says how many frames (mod 2^16) the sender of this one has taken out of the other ring:
+ * only those slots are used again, the latest first. So two sides that take turns use two slots each, which stay in the
  * nearest cache: measured, that halves a round trip against slots in a fixed order.
  *
  * The producer never looks whether there is room: credit bounds what is outstanding to one frame less than there are
  * slots. After a batch it fences and reads the consumer's event word: if the consumer sleeps, and its event index (the
  * number of the frame that it waits for, from 1, mod 2^32) is among those just published, it is notified, once. The
- * consumer arms (event word, fence, one more look at the ring) and then sleeps on the count that it waits for, or on its
- * doorbell: whoever comes second sees what the other did.
+ * consumer arms (event word, fence, one more look at the ring) and then sleeps on the count that it waits for, or on
+ * its doorbell: whoever comes second sees what the other did.
  */
 #ifndef XI_LOCAL_RING_H
 #define XI_LOCAL_RING_H

@@ -19,8 +19,8 @@ static bool alive(const struct xi_conn *conn)
 }
 
 /*
- * What was said just after one beat is not followed by a PING before the beat after the next: two periods are at most one
- * heartbeat. Silence must be noticed in time, so a period is also at most half of the first bound on it.
+ * What was said just after one beat is not followed by a PING before the beat after the next: two periods are at most
+ * one heartbeat. Silence must be noticed in time, so a period is also at most half of the first bound on it.
  */
 static uint64_t period(const struct xi_conn *conn)
 {

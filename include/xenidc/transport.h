@@ -237,8 +237,8 @@ bool xi_conn_frame(struct xi_conn *conn, uint32_t length);
  */
 uint8_t *xi_conn_bulk(struct xi_conn *conn, uint32_t slot, uint32_t offset, uint32_t length);
 bool xi_conn_bulk_done(struct xi_conn *conn, uint32_t slot, uint32_t length);
-/* How many bytes that slot still expects, those of the bulk under way (its first) included. They may be written to as the
- * transport likes until they are done: a receiver may guess that what comes next continues the slot. */
+/* How many bytes that slot still expects, those of the bulk under way (its first) included. They may be written to as
+ * the transport likes until they are done: a receiver may guess that what comes next continues the slot. */
 uint32_t xi_conn_bulk_expected(struct xi_conn *conn, uint32_t slot);
 /* A pending fetch is through. */
 bool xi_conn_fetched(struct xi_conn *conn, uint32_t slot);

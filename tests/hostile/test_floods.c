@@ -156,8 +156,8 @@ static void half_way(void)
 	CHECK_OP(check_now() - start, <, TARGET_CONNECT_NS + 500000000u * (uint64_t)check_factor());
 }
 
-/* --- Peers that never read: what waits for them is bounded, so that they cannot go on for ever. What they can only know
- * by reading, they cannot answer before it has left: streams. In a ring there is nothing that could pile up. */
+/* --- Peers that never read: what waits for them is bounded, so that they cannot go on for ever. What they can only
+ * know by reading, they cannot answer before it has left: streams. In a ring there is nothing that could pile up. */
 
 /* Say something again and again, until the target has had enough or `rounds` are over. How often it was said. */
 static unsigned say_without_reading(void (*say)(unsigned round), unsigned rounds)

@@ -206,7 +206,8 @@ static void check_broken(struct pair *p, uint32_t slot, uint64_t good)
 	CHECK_EQ(xi_ring_get(&p->ring[1], p->buffer), -EPROTO);
 }
 
-/* Whatever stands in a count: only two values mean something. In each slot of rings of all small sizes, in several laps. */
+/* Whatever stands in a count: only two values mean something. In each slot of rings of all small sizes, in several
+ * laps. */
 static void test_impossible_counts(void)
 {
 	for (uint32_t frames = 2; frames <= 16; frames *= 2) {
