@@ -61,6 +61,7 @@
 	X(chmod, EPERM, 1)                                                                                             \
 	X(open, EMFILE, 1)                                                                                             \
 	X(flock, EWOULDBLOCK, 1)                                                                                       \
+	X(list, EACCES, 1)                                                                                             \
 	X(getenv, 0, 0)                                                                                                \
 	X(geteuid, 0, 0)                                                                                               \
 	X(cpus, 0, 0)                                                                                                  \
@@ -221,6 +222,8 @@ WRAP(int, rename, (const char *from, const char *to), (from, to))
 WRAP(int, chmod, (const char *path, mode_t mode), (path, mode))
 WRAP(int, open, (const char *path, int flags, mode_t mode), (path, flags, mode))
 WRAP(int, flock, (int fd, int operation), (fd, operation))
+WRAP(int, list, (const char *directory, bool (*each)(void *user, const char *name), void *user),
+     (directory, each, user))
 
 static const struct xi_os wrapped = {
 #define CALL_WRAPPED(name, error, any) .name = wrap_##name,

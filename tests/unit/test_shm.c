@@ -250,6 +250,43 @@ static void heir(int go, int tell)
 	_exit(0);
 }
 
+/* Whoever listens removes what the killed left, and nothing else. */
+static void test_sweep(void)
+{
+	struct xi_shm_seat alive = { 0 }, next = { 0 };
+	pid_t pid;
+	int fds[2];
+	char byte;
+
+	other_user();
+	CHECK_EQ(pipe(fds), 0);
+	CHECK_EQ(take(&alive, new_socket()), 0);
+	pid = check_fork();
+	if (pid == 0) {
+		struct xi_shm_seat seat = { 0 };
+		struct xenidc_error err;
+		CHECK_EQ(xi_shm_seat_take(&seat, "killed", new_socket(), &err), 0);
+		CHECK_EQ(write(fds[1], "k", 1), 1);
+		for (;;)
+			pause();
+	}
+	CHECK_EQ(read(fds[0], &byte, 1), 1);
+	CHECK_EQ(mknod(under("xenidc/other"), S_IFREG | 0600, 0), 0);
+	xi_shm_sweep(&alive.at);
+	CHECK_EQ(access(under("xenidc/killed"), F_OK), 0); /* it lives */
+	CHECK_EQ(kill(pid, SIGKILL), 0);
+	CHECK_EQ(check_wait(pid), -SIGKILL);
+	xi_shm_sweep(&alive.at);
+	CHECK_EQ(access(under("xenidc/killed"), F_OK), -1);
+	CHECK_EQ(access(under("xenidc/.killed.lock"), F_OK), -1);
+	CHECK_EQ(access(under("xenidc/seat"), F_OK), 0);
+	CHECK_EQ(access(under("xenidc/.seat.lock"), F_OK), 0);
+	CHECK_EQ(access(under("xenidc/other"), F_OK), 0);
+	CHECK_EQ(take(&next, new_socket()), -EADDRINUSE);
+	xi_shm_seat_leave(&alive, false);
+	same_user();
+}
+
 /* Somebody was killed and left its files; many want its seat at once: one gets it. */
 #define HEIRS 6
 static void test_one_heir(void)
@@ -395,5 +432,5 @@ static void test_memory_that_cannot_be_had(void)
 }
 
 CHECK_MAIN(TEST(test_names), TEST(test_place_of_a_user), TEST(test_places_that_do_not_do), TEST(test_long_paths),
-	   TEST(test_seats), TEST(test_one_heir), TEST(test_memory_of_a_peer), TEST(test_memory_of_ours),
-	   TEST(test_memory_that_cannot_be_had))
+	   TEST(test_seats), TEST(test_sweep), TEST(test_one_heir), TEST(test_memory_of_a_peer),
+	   TEST(test_memory_of_ours), TEST(test_memory_that_cannot_be_had))

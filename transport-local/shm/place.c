@@ -19,7 +19,7 @@
 #define ROOT_PARENT "/run"
 #define FOLDER "xenidc"
 /* Times that a lock may be found whose file was removed while we took it. */
-#define LOCK_TRIES 8
+#define LOCK_TRIES 64
 
 int xi_shm_check_name(const char *name, struct xenidc_error *err)
 {
@@ -171,7 +171,7 @@ static int take_lock(const struct sockaddr_un *at, const char *name, struct xeni
 		if (e == 0 && st.st_nlink > 0)
 			return fd;
 		xi_os->close(fd);
-		if (e)
+		if (e && e != -EWOULDBLOCK) /* a sweep holds a lock for a moment, a listener for long */
 			break;
 		e = -EBUSY;
 	}

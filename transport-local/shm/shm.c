@@ -306,6 +306,7 @@ static int listen_at(struct xi_listener *listener, const char *rest, char *name,
 		stop_listening(l, false);
 		return e;
 	}
+	xi_shm_sweep(&l->seat.at);
 	XI_FAILPOINT(shm_listening);
 	snprintf(name, XENIDC_ADDRESS_MAX, "shm:%s", rest);
 	return 0;

@@ -90,6 +90,10 @@ int xi_shm_seat_take(struct xi_shm_seat *seat, const char *name, int socket, str
 /* Remove the file if it is still ours (not in a forked child, whose parent goes on), and let go. */
 void xi_shm_seat_leave(struct xi_shm_seat *seat, bool forked);
 
+/* --- sweep.c */
+/* Remove what processes that were killed left beside this place: socket files, and their locks. */
+void xi_shm_sweep(const struct sockaddr_un *at);
+
 /* --- link.c */
 struct xi_shm_link *xi_shm_link_new(xenidc_loop *loop, int socket,
 				    bool accepted); /* NULL; the socket stays the caller's */

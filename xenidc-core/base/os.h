@@ -89,6 +89,8 @@ struct xi_os {
 	int (*chmod)(const char *path, mode_t mode);
 	int (*open)(const char *path, int flags, mode_t mode);
 	int (*flock)(int fd, int operation);
+	/* Call `each` with the name of each file in a directory, until it says false. 0, or negative; allocates. */
+	int (*list)(const char *directory, bool (*each)(void *user, const char *name), void *user);
 	const char *(*getenv)(const char *name);
 	uid_t (*geteuid)(void);
 	int (*cpus)(void);               /* online, whether or not we may use them all */

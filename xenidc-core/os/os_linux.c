@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "xenidc-core/base/os.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -348,6 +349,20 @@ static int os_flock(int fd, int operation)
 	return check(flock(fd, operation));
 }
 
+static int os_list(const char *directory, bool (*each)(void *user, const char *name), void *user)
+{
+	DIR *dir = opendir(directory);
+	struct dirent *entry;
+
+	if (!dir)
+		return -errno;
+	do
+		entry = readdir(dir);
+	while (entry && each(user, entry->d_name));
+	closedir(dir);
+	return 0;
+}
+
 static const char *os_getenv(const char *name)
 {
 	return getenv(name);
@@ -423,6 +438,7 @@ const struct xi_os xi_os_linux = {
 	.chmod = os_chmod,
 	.open = os_open,
 	.flock = os_flock,
+	.list = os_list,
 	.getenv = os_getenv,
 	.geteuid = os_geteuid,
 	.cpus = os_cpus,
