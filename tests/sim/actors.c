@@ -240,7 +240,8 @@ static void connect_it(struct chan *c)
 	c->side->calls++;
 	int r = xenidc_channel_connect(c->channel, address, &err);
 	c->side->calls--;
-	MUST(r == 0 || (r == -EBUSY && err.reason == XENIDC_REASON_LIMIT && config.personality == MAPPED),
+	MUST(r == 0 || (r == -EBUSY && err.reason == XENIDC_REASON_LIMIT && config.personality == MAPPED) ||
+		     (r == -ENOMEM && c->side->process->short_until),
 	     "a connect cannot even start: %d, %s", r, err.text);
 	c->connecting = r == 0;
 	c->connect_by = r ? 0 : sim_now() + config.times.connect_ns + side_slack();
@@ -259,8 +260,9 @@ static void new_channel(struct side *s)
 	s->allocates = true;
 	*c = (struct chan){ .side = s };
 	int r = xenidc_channel_new(s->loop, &o, &c->channel, &err);
-	MUST(r == 0, "no channel: %s", err.text);
-	connect_it(c);
+	MUST(r == 0 || (r == -ENOMEM && s->process->short_until), "no channel: %s", err.text);
+	if (r == 0)
+		connect_it(c);
 }
 
 static void act_up(struct chan *c)

@@ -37,8 +37,8 @@ static const char *const event_names[EVENTS] = {
 	[EV_FAULT] = "fault",
 };
 
-static const char *const fault_names[FAULTS] = { "none",  "stall", "loss",       "death",
-						 "pause", "jump",  "late write", "late wake" };
+static const char *const fault_names[FAULTS] = { "none", "stall",      "loss",      "death",    "pause",
+						 "jump", "late write", "late wake", "no memory" };
 
 static struct {
 	uint64_t counts[XI_PHASES][EVENTS][FAULTS];

@@ -110,6 +110,13 @@ void sim_forbid_allocations(struct sim_process *process, bool forbid)
 	process->no_allocations += forbid ? 1 : -1;
 }
 
+bool sim_no_memory(void)
+{
+	const struct sim_process *p = sim_current();
+
+	return p && p->short_until > machine.now && sim_chance(4);
+}
+
 static void count_allocation(size_t size)
 {
 	struct sim_process *p = sim_current();
@@ -125,7 +132,7 @@ static void count_allocation(size_t size)
 static void *machine_alloc(size_t size)
 {
 	struct sim_process *owner = sim_current();
-	struct block *b = calloc(1, sizeof(*b) + size);
+	struct block *b = sim_no_memory() ? NULL : calloc(1, sizeof(*b) + size);
 
 	if (!b)
 		return NULL;
@@ -159,6 +166,10 @@ static void *machine_mmap(void *at, size_t length, int prot, int flags, int fd, 
 	XI_ASSERT((flags & MAP_ANONYMOUS) && fd < 0);
 	if (flags & MAP_FIXED)
 		return xi_os_linux.mmap(at, length, prot, flags, fd, offset, ret_err);
+	if (sim_no_memory()) {
+		*ret_err = -ENOMEM;
+		return NULL;
+	}
 	m = calloc(1, sizeof(*m));
 	XI_ASSERT(m);
 	m->at = xi_os_linux.mmap(at, length, prot, flags, fd, offset, ret_err);

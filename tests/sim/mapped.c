@@ -95,9 +95,11 @@ static void region_free_if_unused(struct region *r)
 static int region_make(struct xi_local *local, uint64_t bytes, uint8_t **ret_base, struct xenidc_error *err)
 {
 	struct mapped_conn *c = (struct mapped_conn *)local;
-	struct region *r = calloc(1, sizeof(*r));
+	struct region *r;
 
-	(void)err;
+	if (sim_no_memory())
+		return xi_error(err, -ENOMEM, XENIDC_REASON_RESOURCE, "out of memory; lower the budget");
+	r = calloc(1, sizeof(*r));
 	XI_ASSERT(r && !c->own);
 	r->fd = memfd_create("simulated", MFD_CLOEXEC);
 	XI_ASSERT(r->fd >= 0 && ftruncate(r->fd, (off_t)bytes) == 0);

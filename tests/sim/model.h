@@ -77,6 +77,7 @@ enum fault {
 	FAULT_JUMP,
 	FAULT_LATE_WRITE,
 	FAULT_LATE_WAKE,
+	FAULT_MEMORY,
 	FAULTS
 };
 struct chan;

@@ -287,7 +287,8 @@ void shadow_ended(struct chan *c, const struct xenidc_result *r)
 bool shadow_disturbed_since(uint64_t since)
 {
 	for (int f = 1; f < FAULTS; f++)
-		if (f != FAULT_LATE_WRITE && histogram_fault_since((enum fault)f, since))
+		if (f != FAULT_LATE_WRITE && f != FAULT_LATE_WAKE && f != FAULT_MEMORY &&
+		    histogram_fault_since((enum fault)f, since))
 			return true;
 	return false;
 }

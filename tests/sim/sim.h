@@ -59,6 +59,7 @@ struct sim_process {
 	int64_t objects[XI_OBJECT_KINDS];
 	uint64_t allocations;
 	unsigned no_allocations; /* calls under way that may not allocate */
+	uint64_t short_until;    /* some allocations fail until then */
 	/* Coroutine. */
 	bool coroutine, asleep, finished;
 	uint64_t ready_at; /* runs not before this: the delay of a wake-up */
@@ -87,6 +88,8 @@ void sim_seed(uint64_t seed);
 void sim_machine_begin(uint64_t seed);
 void sim_machine_end(void);
 void sim_set_now(uint64_t now);
+/* Does the next allocation of the current process fail? */
+bool sim_no_memory(void);
 void sim_forbid_allocations(struct sim_process *process, bool forbid);
 /* Everything that a process had is gone, also its objects in the counters. */
 void sim_machine_bury(struct sim_process *process);

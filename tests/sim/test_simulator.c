@@ -229,10 +229,13 @@ static void one_fault(void)
 		break;
 	case FAULT_LATE_WRITE:
 		return; /* as soon as there is an opportunity: late_write() */
+	case FAULT_MEMORY:
+		s->process->short_until = sim_now() + ns;
+		break;
 	default:
 		sim_wake(s->process);
 	}
-	histogram_fault(f, f == FAULT_STALL || f == FAULT_PAUSE ? ns : 0);
+	histogram_fault(f, f == FAULT_STALL || f == FAULT_PAUSE || f == FAULT_MEMORY ? ns : 0);
 }
 
 /* --- Turns */
@@ -307,6 +310,8 @@ static void heal(void)
 			continue_side(&s->life);
 		}
 		sim_event_stop(&s->life);
+		if (s->process)
+			s->process->short_until = 0;
 		s->winding_up = true;
 	}
 }
