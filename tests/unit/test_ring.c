@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The rings in shared memory: frames, impossible values, and every interleaving of publishing and going to sleep. */
+#define _GNU_SOURCE
 #include "transport-local/ring.h"
 
 #include <errno.h>
@@ -546,12 +547,15 @@ static void test_interleavings(void)
 
 /*
  * The same on two processors, where stores wait in buffers. Both begin a round at the same moment, one publishes, the
- * other arms: without the fences it happens within some thousand rounds that neither sees what the other did.
+ * other arms. Stores to memory that no cache has are made before, so that the next ones have to wait: without the
+ * fences it happens within some thousand rounds that neither sees what the other did.
  */
-#define ROUNDS 200000
+#define ROUNDS 100000
+#define COLD (32u << 20)
 struct duel {
 	struct pair pair;
 	enum xi_ring_notify notify;
+	uint8_t *cold[2];
 	char space_before[XI_LINE];
 	uint32_t round[2];
 	char space_after[XI_LINE];
@@ -565,14 +569,37 @@ static void meet(struct duel *d, int who, uint32_t round)
 			sched_yield();
 }
 
+/* On one processor nothing would be seen here: this thread runs on the first that it may use, or on the last. */
+static void stay_on(bool first)
+{
+	cpu_set_t may, one;
+	int chosen = -1;
+
+	CHECK_EQ(sched_getaffinity(0, sizeof(may), &may), 0);
+	for (int cpu = 0; cpu < CPU_SETSIZE && (chosen < 0 || !first); cpu++)
+		if (CPU_ISSET(cpu, &may))
+			chosen = cpu;
+	CPU_ZERO(&one);
+	CPU_SET(chosen, &one);
+	CHECK_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+}
+
+static void store_slowly(uint8_t *cold, uint32_t round)
+{
+	for (uint32_t i = 0; i < 4; i++)
+		cold[(round * 4 + i) * 40503 * XI_LINE % COLD] = 1;
+}
+
 static void *duel_publisher(void *arg)
 {
 	struct duel *d = arg;
 	uint32_t *word;
 
+	stay_on(true);
 	for (uint32_t i = 0; i < ROUNDS; i++) {
 		make_frame(xi_ring_begin(&d->pair.ring[0]), HEADER, 0);
 		meet(d, 0, 3 * i + 1);
+		store_slowly(d->cold[0], i);
 		xi_ring_put(&d->pair.ring[0], HEADER);
 		d->notify = xi_ring_flush(&d->pair.ring[0], &word);
 		meet(d, 0, 3 * i + 2);
@@ -586,15 +613,22 @@ static void test_stores_in_buffers(void)
 {
 	struct duel d = { .notify = XI_RING_NOTHING };
 	pthread_t thread;
+	cpu_set_t before;
 
 	pair_init(&d.pair, 8, 60);
+	d.cold[0] = calloc(1, COLD);
+	d.cold[1] = calloc(1, COLD);
+	CHECK(d.cold[0] && d.cold[1]);
+	CHECK_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
 	CHECK_EQ(pthread_create(&thread, NULL, duel_publisher, &d), 0);
+	stay_on(false);
 	for (uint32_t i = 0; i < ROUNDS; i++) {
 		struct xi_wait wait;
 		bool armed;
 		meet(&d, 1, 3 * i + 1);
-		for (volatile uint32_t wobble = i % 8; wobble; wobble--)
+		for (volatile uint32_t wobble = i % 64; wobble; wobble--)
 			;
+		store_slowly(d.cold[1], i);
 		armed = xi_ring_arm(&d.pair.ring[1], XI_RING_DOORBELL, &wait);
 		meet(&d, 1, 3 * i + 2);
 		if (armed && d.notify == XI_RING_NOTHING)
@@ -605,6 +639,9 @@ static void test_stores_in_buffers(void)
 		meet(&d, 1, 3 * i + 3);
 	}
 	pthread_join(thread, NULL);
+	CHECK_EQ(sched_setaffinity(0, sizeof(before), &before), 0);
+	free(d.cold[0]);
+	free(d.cold[1]);
 	pair_fini(&d.pair);
 }
 
