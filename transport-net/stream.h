@@ -88,6 +88,7 @@ struct xi_stream_flow;  /* what is left of one tx slot's data */
 
 /* All members are the engine's. Zeroed by the core. */
 struct xi_stream {
+	/* What tells whether there is anything to do, in one cache line: a loop may ask hundreds of streams. */
 	struct xi_conn *conn;
 	const struct xi_pipe *pipe; /* NULL: not started */
 	bool framed;                /* import_region() was called */
@@ -99,19 +100,11 @@ struct xi_stream {
 	bool starved;      /* the kernel had no memory: the timer runs */
 	bool more;         /* process() left something behind that is at hand */
 	int tx_error;      /* send() failed for good */
-	uint64_t sends;    /* calls of send() that took something */
-	struct xenidc_timer retry;
-
-	/* Memory: three mappings, made by reserve(). */
-	uint8_t *tx_map, *rx_map, *work;
-	size_t work_bytes;
-	struct xi_layout tx, rx;
-
-	/* Connect messages. */
-	uint8_t hello_in[XI_HELLO_MAX];
-	uint32_t hello_have;
-	uint8_t hello_out[XI_STREAM_HELLOS * XI_HELLO_MAX];
 	uint32_t hello_sent, hello_end;
+	uint32_t entry_count;           /* frames committed and not gone */
+	uint32_t chunk_count;           /* DATA frames prepared */
+	uint32_t turn_first, turn_last; /* flows whose turn comes: slot + 1; 0: none */
+	uint64_t sends;                 /* calls of send() that took something */
 
 	/* Frames to send: buffers of `stride` bytes, a stack of those that are free, and a queue of the committed. */
 	uint8_t *buffers;
@@ -119,18 +112,11 @@ struct xi_stream {
 	uint32_t *free_buffers, free_count;
 	uint32_t begun;                  /* the buffer that tx_begin() gave out, + 1 */
 	struct xi_stream_entry *entries; /* a ring of layout.frames */
-	uint32_t entry_first, entry_count;
+	uint32_t entry_first;
 	uint32_t entry_sent; /* bytes of the first entry that have left */
 	uint64_t position;   /* of the last commit */
 	uint64_t announced;  /* of the last frame of which a byte has left */
 	uint32_t frame_run;  /* bytes of frames since the last DATA frame */
-
-	/* Data to send. Flows are indexed by slot; those of frames that were gathered wait for their turn in a ring. */
-	struct xi_stream_flow *flows;
-	uint32_t turn_first, turn_last; /* slot + 1; 0: none */
-	struct xi_stream_chunk chunks[XI_STREAM_CHUNKS];
-	uint32_t chunk_first, chunk_count;
-	uint32_t chunk_sent; /* bytes of the first chunk that have left, head included */
 
 	/* Received bytes not parsed yet: staging[at..end). `ahead`: how much to ask for. */
 	uint8_t *staging;
@@ -144,6 +130,23 @@ struct xi_stream {
 	uint32_t streak, guesses, tail;
 	uint32_t guessed[XI_STREAM_GUESSES]; /* bytes of data */
 	uint8_t heads[XI_STREAM_GUESSES][XI_STREAM_PREFIX + XI_STREAM_DATA];
+
+	/* Data to send. Flows are indexed by slot; those of frames that were gathered wait for their turn in a ring. */
+	struct xi_stream_flow *flows;
+	struct xi_stream_chunk chunks[XI_STREAM_CHUNKS];
+	uint32_t chunk_first;
+	uint32_t chunk_sent; /* bytes of the first chunk that have left, head included */
+	struct xenidc_timer retry;
+
+	/* Memory: three mappings, made by reserve(). */
+	uint8_t *tx_map, *rx_map, *work;
+	size_t work_bytes;
+	struct xi_layout tx, rx;
+
+	/* Connect messages. */
+	uint8_t hello_in[XI_HELLO_MAX];
+	uint32_t hello_have;
+	uint8_t hello_out[XI_STREAM_HELLOS * XI_HELLO_MAX];
 };
 
 /* Bytes can flow from now on. Once. Connect messages given to hello() before are sent by the next process(). */

@@ -22,8 +22,8 @@
  * that, however much bulk was submitted before it, and a socket never runs dry between two looks.
  */
 #define UNSENT_MAX (2 * XI_BULK_MAX)
-/* On a crowded loop a connection is quiet after so many looks in vain; then its descriptor is asked instead. */
-#define QUIET_LOOKS 1024
+/* On a crowded loop a connection is quiet after so many looks in vain: each costs a system call. */
+#define QUIET_LOOKS 2
 
 int xi_tcp_socket(int family)
 {
@@ -89,12 +89,6 @@ static ssize_t pipe_recv(struct xi_stream *s, const struct iovec *iov, unsigned 
 	return r == -ENOMEM || r == -ENOBUFS ? -EAGAIN : r;
 }
 
-/* Not looked at until its descriptor says that something is there: after many looks in vain, or always in company. */
-static bool is_quiet(const struct tcp_conn *tcp)
-{
-	return tcp->batch || tcp->looks >= QUIET_LOOKS;
-}
-
 /*
  * What arrives is found by looking, as long as that is done; room to send, and what comes to a quiet connection, is
  * told by the descriptor.
@@ -107,7 +101,7 @@ static void set_watch(struct tcp_conn *tcp)
 	if (!tcp->watch.loop)
 		return;
 	(void)xenidc_watch_change(&tcp->watch, for_room ? POLLIN | POLLOUT : POLLIN);
-	xi_loop_watch_lazy(&tcp->watch, !for_room && !is_quiet(tcp));
+	xi_loop_watch_lazy(&tcp->watch, !for_room && !tcp->quiet);
 }
 
 static void pipe_wait(struct xi_stream *s, bool for_room)
@@ -209,10 +203,11 @@ static void conn_ready(struct xenidc_watch *watch, uint32_t events)
 		xi_tcp_batch_receive(tcp);
 		return;
 	}
-	if (is_quiet(tcp)) {
-		tcp->looks = 0;
+	if (tcp->quiet) {
+		tcp->quiet = false;
 		set_watch(tcp);
 	}
+	tcp->looks = 0;
 	(void)xi_stream_process(tcp->conn, XI_PROCESS_BUDGET);
 }
 
@@ -261,6 +256,7 @@ static int tcp_reserve(struct xi_conn *conn, const struct xi_layout *tx, const s
 	/* Once more: an accept hook may have chosen other times than the listener's. */
 	set_options(tcp);
 	xi_tcp_batch_join(tcp);
+	tcp->quiet = tcp->batch;
 	set_watch(tcp);
 	return 0;
 }
@@ -280,15 +276,15 @@ static unsigned tcp_process(struct xi_conn *conn, unsigned budget)
 	struct tcp_conn *tcp = xi_conn_priv(conn);
 	unsigned n;
 
-	if (is_quiet(tcp) && !xi_stream_busy(&tcp->stream))
+	if (tcp->quiet && !xi_stream_busy(&tcp->stream))
 		return 0;
 	n = xi_stream_process(conn, budget);
-	if (n)
+	if (n) {
 		tcp->looks = 0;
-	else if (tcp->sock && ++tcp->looks >= QUIET_LOOKS && xi_loop_crowded(xi_conn_loop(conn)))
+	} else if (++tcp->looks >= QUIET_LOOKS && !tcp->quiet && tcp->sock && xi_loop_crowded(xi_conn_loop(conn))) {
+		tcp->quiet = true;
 		set_watch(tcp);
-	else if (tcp->looks >= QUIET_LOOKS)
-		tcp->looks = 0;
+	}
 	return n;
 }
 
