@@ -101,6 +101,7 @@ int xi_channel_make(xenidc_loop *loop, const struct xenidc_channel_options *opti
 	if (!channel)
 		return xi_error(err, -ENOMEM, XENIDC_REASON_RESOURCE, "making a channel: out of memory");
 	channel->loop = loop;
+	channel->owner = xi_owner_new();
 	copy_options(channel, options);
 	e = xenidc_budget_complete(&channel->options.budget, err);
 	if (e) {
@@ -165,7 +166,7 @@ static int check_quarantine(xenidc_channel *channel, const struct xi_transport *
 
 	XI_ASSERT(t && !channel->conn);
 	if (t->quarantine)
-		t->quarantine(channel, &bytes, &regions);
+		t->quarantine(channel->owner, &bytes, &regions);
 	if (regions < XI_QUARANTINE_MAX)
 		return 0;
 	return xi_error(err, -EBUSY, XENIDC_REASON_LIMIT,
@@ -437,7 +438,7 @@ void xenidc_channel_stats(const xenidc_channel *channel, struct xenidc_stats *re
 	s.size = size;
 	s.incarnation = channel->incarnation;
 	if (t && t->quarantine)
-		t->quarantine(conn ? xi_conn_owner(conn) : channel, &s.quarantined_bytes, &s.quarantined_regions);
+		t->quarantine(channel->owner, &s.quarantined_bytes, &s.quarantined_regions);
 	if (conn && conn->reserved) {
 		gather_gauges(conn, xi_loop_clock(channel->loop), &s);
 		if (conn->t->stats)

@@ -300,6 +300,7 @@ void xi_conn_up(struct xi_conn *conn)
 	xi_buffers_init(conn);
 	xenidc_timer_stop(&conn->timer);
 	conn->was_up = true;
+	xi_accounts_connected(conn);
 	channel->failing_since = 0;
 	channel->backoff_ns = 0;
 	xi_beat_start(conn);
@@ -340,7 +341,17 @@ xenidc_loop *xi_conn_loop(struct xi_conn *conn)
 const void *xi_conn_owner(struct xi_conn *conn)
 {
 	XI_ASSERT(conn && conn->t);
-	return conn->accounts ? (const void *)conn->accounts : (const void *)conn->channel;
+	XI_ASSERT(conn->accounts || conn->channel);
+	return conn->accounts ? conn->accounts->owner : conn->channel->owner;
+}
+
+const void *xi_owner_new(void)
+{
+	static uintptr_t last;
+	uintptr_t n = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+
+	XI_ASSERT(n != 0);
+	return (const void *)n;
 }
 
 void xi_conn_dialled(struct xi_conn *conn)

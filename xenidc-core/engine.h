@@ -157,6 +157,7 @@ struct xi_conn {
 	xenidc_listener *listener;    /* while half-open */
 	struct xi_accounts *accounts; /* of the listener that it came through */
 	struct xi_list half_open;
+	bool counted_connecting; /* among the accounts */
 	struct xi_pollable poll;
 	struct xi_task task;
 	struct xenidc_timer timer;     /* the phase's: connect, linger, close */
@@ -238,6 +239,7 @@ struct xenidc_channel {
 	char address[XENIDC_ADDRESS_MAX];
 	const struct xi_transport *last_transport;
 	struct xi_conn *conn;
+	const void *owner;
 	struct xi_task task; /* free, or an idle that was put off */
 	struct xenidc_timer retry;
 	uint64_t backoff_ns, failing_since;
@@ -262,18 +264,21 @@ struct xenidc_listener {
 	uint8_t auth[XI_AUTH_MAX];
 	char name[XENIDC_ADDRESS_MAX];
 	struct xi_list half_open;
-	uint32_t half_open_count;
 	struct xi_accounts *accounts; /* outlives the listener while its channels do */
 };
 
 /* What a listener's connections hold together. */
 struct xi_accounts {
-	uint32_t users; /* the listener and its connections */
+	uint32_t users;      /* the listener and its connections */
+	uint32_t connecting; /* of them, not through the connect yet */
 	uint32_t channels;
 	uint64_t bytes;
+	const void *owner; /* as xi_conn_owner() has it */
 };
 
 /* --- conn.c */
+/* A key for what is kept in quarantine, never the same again: it has to outlive whoever it is charged to. */
+const void *xi_owner_new(void);
 int xi_conn_new(xenidc_loop *loop, const struct xi_transport *t, struct xi_conn **ret);
 void xi_conn_free(struct xi_conn *conn);   /* close at the transport first */
 void xi_conn_unpoll(struct xi_conn *conn); /* the loop no longer looks at it */
@@ -384,7 +389,8 @@ int xi_channel_make(xenidc_loop *loop, const struct xenidc_channel_options *opti
 /* --- listener.c */
 /* Carry out what the listener has to say to a CONNECT. 0, or the reason for REFUSE with `text`. */
 int xi_listener_admit(struct xi_conn *conn, const struct xi_hello *hello, struct xenidc_accept *accept);
-void xi_listener_forget(struct xi_conn *conn); /* no longer half-open */
+void xi_listener_forget(struct xi_conn *conn);    /* no longer half-open */
+void xi_accounts_connected(struct xi_conn *conn); /* no longer half-open, as the limit counts */
 void xi_accounts_release(struct xi_conn *conn);
 
 /* --- call.c */

@@ -158,6 +158,7 @@ static int make_channel(struct xi_conn *conn, struct xenidc_accept *accept, stru
 	channel->accepted = true;
 	channel->listener_owns = !listener->options.accepted;
 	channel->conn = conn;
+	channel->owner = xi_conn_owner(conn);
 	channel->last_transport = conn->t;
 	channel->incarnation = conn->limits.incarnation;
 	snprintf(channel->address, sizeof(channel->address), "%s", conn->limits.peer.address);

@@ -22,6 +22,15 @@ static void accounts_put(struct xi_accounts *a)
 		xi_os->free(a);
 }
 
+void xi_accounts_connected(struct xi_conn *conn)
+{
+	if (!conn->counted_connecting)
+		return;
+	XI_ASSERT(conn->accounts && conn->accounts->connecting > 0);
+	conn->accounts->connecting--;
+	conn->counted_connecting = false;
+}
+
 void xi_accounts_release(struct xi_conn *conn)
 {
 	struct xi_accounts *a = conn->accounts;
@@ -29,6 +38,7 @@ void xi_accounts_release(struct xi_conn *conn)
 	XI_ASSERT(!conn->accounted || a->channels > 0);
 	if (!a)
 		return;
+	xi_accounts_connected(conn);
 	XI_ASSERT(a->bytes >= conn->accounted);
 	a->bytes -= conn->accounted;
 	if (conn->accounted)
@@ -57,9 +67,9 @@ bool xi_listener_incoming(struct xi_listener *handle, void *arg)
 	struct xi_conn *conn;
 
 	XI_ASSERT(listener->accounts && listener->t);
-	if (listener->half_open_count >= listener->options.half_open_max) {
+	if (listener->accounts->connecting >= listener->options.half_open_max) {
 		xi_log(LOG_WARNING, "%s: %u connects are in progress already, one more was dropped", listener->name,
-		       listener->half_open_count);
+		       listener->accounts->connecting);
 		return false;
 	}
 	if (xi_conn_new(listener->loop, listener->t, &conn))
@@ -67,6 +77,8 @@ bool xi_listener_incoming(struct xi_listener *handle, void *arg)
 	conn->listener = listener;
 	conn->accounts = listener->accounts;
 	conn->accounts->users++;
+	conn->accounts->connecting++;
+	conn->counted_connecting = true;
 	conn->phase = XI_PHASE_WAITING;
 	conn->times = listener->options.channel.times;
 	xi_times_complete(&conn->times);
@@ -74,7 +86,6 @@ bool xi_listener_incoming(struct xi_listener *handle, void *arg)
 	conn->limits.peer.size = sizeof(conn->limits.peer);
 	snprintf(conn->limits.peer.transport, sizeof(conn->limits.peer.transport), "%s", listener->t->scheme);
 	xi_list_append(&listener->half_open, &conn->half_open);
-	listener->half_open_count++;
 	listener->t->adopt(conn, arg);
 	xi_handshake_start(conn);
 	return true;
@@ -83,9 +94,8 @@ bool xi_listener_incoming(struct xi_listener *handle, void *arg)
 void xi_listener_forget(struct xi_conn *conn)
 {
 	XI_ASSERT(!xi_list_empty(&conn->half_open));
-	XI_ASSERT(conn->listener && conn->listener->half_open_count > 0);
+	XI_ASSERT(conn->listener && !xi_list_empty(&conn->half_open));
 	xi_list_remove(&conn->half_open);
-	conn->listener->half_open_count--;
 	conn->listener = NULL;
 }
 
@@ -143,7 +153,7 @@ static int charge(xenidc_listener *listener, struct xi_conn *conn, const struct 
 
 	XI_ASSERT(conn->accounted == 0 && bytes > 0);
 	if (listener->t->quarantine)
-		listener->t->quarantine(listener->accounts, &quarantined, &regions);
+		listener->t->quarantine(listener->accounts->owner, &quarantined, &regions);
 	if (listener->accounts->bytes + quarantined + bytes > listener->options.bytes_max)
 		return reject(accept, XENIDC_REASON_LIMIT, "all memory that is set aside for channels is in use");
 	conn->accounted = bytes;
@@ -272,6 +282,7 @@ static int listener_make(xenidc_loop *loop, const struct xi_transport *t, xenidc
 		return -ENOMEM;
 	}
 	l->accounts->users = 1;
+	l->accounts->owner = xi_owner_new();
 	l->loop = loop;
 	l->t = t;
 	xi_list_init(&l->half_open);

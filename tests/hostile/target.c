@@ -172,6 +172,10 @@ static void on_idle(xenidc_channel *channel, const struct xenidc_error *why)
 {
 	struct target *t = of(channel);
 
+	if (!t) { /* hoarded */
+		xenidc_channel_free(channel);
+		return;
+	}
 	CHECK(!t->idle);
 	if (!t->disconnected)
 		t->why = *why;
@@ -224,10 +228,12 @@ static void on_accepted(xenidc_listener *listener, xenidc_channel *channel)
 {
 	struct target *t = xenidc_listener_user(listener);
 
-	/* One attack at a time, but for floods: those that come second are nobody's, and end by themselves. */
+	/* One attack at a time, but for floods: those that come second are nobody's. */
 	t->accepted++;
 	if (t->channel) {
-		xenidc_channel_free(channel);
+		xenidc_channel_set_user(channel, NULL);
+		if (!t->hoards)
+			xenidc_channel_free(channel);
 		return;
 	}
 	reset(t);

@@ -31,6 +31,7 @@ struct target {
 	bool busy;  /* makes a request and a message as soon as it is connected, and holds what it is asked */
 	bool empty; /* uses no buffers */
 	enum target_eager eager;
+	bool hoards;    /* keeps channels that come while one is under attack, until they end */
 	bool ascending; /* OUT data have to be what raw_data() makes */
 	bool connected, disconnected, idle;
 	struct xenidc_error why;
