@@ -125,7 +125,7 @@ struct xi_stream {
 	uint8_t *landing;
 	uint32_t bulk_left, bulk_length, bulk_slot, bulk_offset, bulk_digest;
 	bool bulk_more; /* its slot expects more behind it */
-	/* Guesses: that the next DATA frames continue the slot, as many as did so lately. Their heads are received here,
+	/* Guesses: that the next DATA frames continue the slot, as many as did lately. Their heads are received here,
 	 * their data where they belong if the guess is right, and what follows to staging[tail]. */
 	uint32_t streak, guesses, tail;
 	uint32_t guessed[XI_STREAM_GUESSES]; /* bytes of data */

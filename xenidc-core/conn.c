@@ -347,9 +347,10 @@ const void *xi_conn_owner(struct xi_conn *conn)
 
 const void *xi_owner_new(void)
 {
-	static uintptr_t last;
-	uintptr_t n = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+	uintptr_t n = 0;
 
+	xi_os->entropy(&n, sizeof(n)); /* a number that never comes again, with no state that threads would share */
+	n |= 1;
 	XI_ASSERT(n != 0);
 	return (const void *)n;
 }
