@@ -217,14 +217,12 @@ static unsigned receive(struct xi_local *l, unsigned budget)
 {
 	unsigned n = 0;
 
-	while (n < budget) {
+	while (n < budget && xi_ring_ready(&l->ring)) {
 		int length = xi_ring_get(&l->ring, xi_conn_rx_buffer(l->conn));
-		if (length == 0)
-			break;
-		if (length < 0) {
+		if (length < 0)
 			protocol(l, l->ring.broken);
+		if (length <= 0)
 			break;
-		}
 		n++;
 		if (!xi_conn_frame(l->conn, (uint32_t)length)) {
 			l->over = true;
@@ -242,7 +240,7 @@ unsigned xi_local_process(struct xi_conn *conn, unsigned budget)
 	if (!l->flowing || l->over)
 		return 0;
 	if (l->end == XI_LOCAL_HERE)
-		return xi_ring_ready(&l->ring) ? receive(l, budget) : 0;
+		return receive(l, budget);
 	/* No more than it can have published: a peer that hung up, but goes on publishing, is not listened to. */
 	n = receive(l, budget < l->drain ? budget : l->drain);
 	l->drain -= n;
