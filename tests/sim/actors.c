@@ -114,9 +114,11 @@ static void stalled(xenidc_channel *channel, bool is)
 {
 	struct chan *c = chan_of(channel);
 
+	uint64_t long_ago = sim_now() - config.times.stalled_ns - 2 * config.times.heartbeat_ns;
+
 	actor_enter(c);
 	MUST(c->up && (!c->was_told || c->closed), "`stalled` on a channel that is not connected");
-	MUST(!is || shadow_peer_left(c) || shadow_disturbed_since(sim_now() - 2 * config.times.dead_ns),
+	MUST(!is || shadow_peer_left(c) || shadow_disturbed_since(long_ago),
 	     "nothing is the matter, but connection %u is stalled", c->serial);
 	histogram_count(c, EV_STALLED, 1);
 	actor_leave(c);

@@ -72,7 +72,7 @@ static void draw_times(void)
 					      .close_ns = 1000 * SIM_MS,
 					      .connect_ns = 10000 * SIM_MS };
 	if (sim_chance(2))
-		config.times = (struct xenidc_times){ .heartbeat_ns = 50 * SIM_MS,
+		config.times = (struct xenidc_times){ .heartbeat_ns = 60 * SIM_MS,
 						      .stalled_ns = 120 * SIM_MS,
 						      .dead_ns = 250 * SIM_MS,
 						      .close_ns = 20 * SIM_MS,
