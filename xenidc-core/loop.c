@@ -53,6 +53,7 @@ struct xenidc_loop {
 	enum xenidc_wait wait;
 	int pid;
 	bool in_step, stop;
+	bool looks;          /* the passes of this step find what has arrived, not the descriptors */
 	bool foreign, armed; /* a foreign loop polls our descriptor; it was told that everything is armed */
 	bool slept;          /* a sleep may have passed since `now` */
 	unsigned handlers;   /* of the client, on the stack */
@@ -486,6 +487,12 @@ bool xi_loop_crowded(const xenidc_loop *loop)
 	return loop->count > HOT_FEW;
 }
 
+bool xi_loop_looks(const xenidc_loop *loop)
+{
+	XI_DASSERT(loop->in_step);
+	return loop->looks;
+}
+
 static void move(xenidc_loop *loop, struct xi_pollable *p, bool cold)
 {
 	XI_DASSERT(p->cold != cold && !p->armed);
@@ -787,6 +794,7 @@ int xenidc_loop_step(xenidc_loop *loop, int64_t timeout_ns)
 		return -ECHILD;
 	loop->in_step = true;
 	disarm_loop(loop);
+	loop->looks = !loop->foreign && (timeout_ns == 0 || loop->wait != XENIDC_WAIT_BLOCK);
 	if (timeout_ns == 0 || loop->foreign) {
 		/* The caller has a rhythm of its own: what is due now must not wait for a tick. */
 		xi_loop_clock(loop);

@@ -28,6 +28,9 @@ void xi_loop_poll_add(xenidc_loop *loop, struct xi_pollable *p);
 void xi_loop_poll_remove(xenidc_loop *loop, struct xi_pollable *p);
 /* Are there so many that looking at each costs more than being told by descriptors? */
 bool xi_loop_crowded(const xenidc_loop *loop);
+/* Is it the passes that find what has arrived? If not, they come just before and after a look at the descriptors, which
+ * tell as well; a pollable whose look costs a system call may leave it out. */
+bool xi_loop_looks(const xenidc_loop *loop);
 
 /* Work that the core put off, so that no handler runs inside the call that caused it. Runs at the end of this step, or
  * at the start of the next; a task may queue itself or others again (they run in the same step, at most

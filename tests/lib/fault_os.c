@@ -141,6 +141,13 @@ static void wrap_batch_run(struct xi_batch *batch, struct xi_batch_call *list, u
 	below->batch_run(batch, list, n);
 }
 
+/* Taking a descriptor out of the set cannot fail: it needs nothing. */
+static int wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
+{
+	int error = op == EPOLL_CTL_DEL ? 0 : pass(CALL_epoll_ctl);
+	return error ? -error : below->epoll_ctl(epoll, op, fd, event);
+}
+
 static void wrap_free(void *p)
 {
 	pass(CALL_free);
@@ -209,7 +216,6 @@ WRAP(ssize_t, read, (int fd, void *to, size_t length), (fd, to, length))
 WRAP(ssize_t, write, (int fd, const void *from, size_t length), (fd, from, length))
 WRAP(int, eventfd, (unsigned initial, int flags), (initial, flags))
 WRAP(int, epoll_create, (void), ())
-WRAP(int, epoll_ctl, (int epoll, int op, int fd, struct epoll_event *event), (epoll, op, fd, event))
 WRAP(int, epoll_wait, (int epoll, struct epoll_event *events, int max, int64_t timeout_ns),
      (epoll, events, max, timeout_ns))
 WRAP(int, poll, (struct pollfd * fds, nfds_t n, int64_t timeout_ns), (fds, n, timeout_ns))

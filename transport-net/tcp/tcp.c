@@ -24,6 +24,9 @@
 #define UNSENT_MAX (2 * XI_BULK_MAX)
 /* On a crowded loop a connection is quiet after so many looks in vain: each costs a system call. */
 #define QUIET_LOOKS 2
+/* Where a sleep or a look at the descriptors is about to tell, so many looks are left out; not all, since other
+ * connections may keep the loop from either for a while. */
+#define LEFT_OUT_MAX 16
 
 int xi_tcp_socket(int family)
 {
@@ -278,6 +281,9 @@ static unsigned tcp_process(struct xi_conn *conn, unsigned budget)
 
 	if (tcp->quiet && !xi_stream_busy(&tcp->stream))
 		return 0;
+	if (!xi_loop_looks(xi_conn_loop(conn)) && ++tcp->left_out < LEFT_OUT_MAX && !xi_stream_busy(&tcp->stream))
+		return 0;
+	tcp->left_out = 0;
 	n = xi_stream_process(conn, budget);
 	if (n) {
 		tcp->looks = 0;

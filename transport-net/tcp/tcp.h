@@ -89,6 +89,7 @@ struct tcp_conn {
 	struct tcp_linger *linger; /* for the end; NULL: there was no memory for it, the end is abrupt */
 	int broken;                /* the socket cannot be used: why, negative */
 	unsigned looks;            /* in vain, in a row */
+	unsigned left_out;         /* looks, in a row */
 	bool quiet;                /* not looked at until its descriptor says that something is there */
 	bool ended;                /* the peer will send no more, or the connection has failed */
 	/* On a crowded loop: */
