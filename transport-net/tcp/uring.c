@@ -3,8 +3,8 @@
  * Many connections on one loop: what they receive and send is done in one system call for all of them, by io_uring.
  *
  * Measured with 200 connections, sockets alone: 22 % less processor time a message where 16 are ready at a time, 12 %
- * where 4 are, a loss where it is one; whole requests: 17 % where 16 are ready, 20 % where 64 are. So a connection joins
- * only on a crowded loop, and fewer than FEW of them are served one by one.
+ * where 4 are, a loss where it is one; whole requests: 17 % where 16 are ready, 20 % where 64 are. So a connection
+ * joins only on a crowded loop, and fewer than FEW of them are served one by one.
  * Waiting stays with epoll: a receive that waits in the ring would have to be taken back before the socket can be read
  * directly, and costs more than both calls that it saves.
  *
