@@ -269,6 +269,9 @@ static enum parsed parse_data(struct xi_stream *s, const uint8_t *p)
 	if (slot >= s->rx.slots)
 		return lost(s, XENIDC_REASON_PROTOCOL, "data for a slot that does not exist (slot, slots)", slot,
 			    s->rx.slots);
+	if (p[XI_STREAM_PREFIX + 1])
+		return lost(s, XENIDC_REASON_PROTOCOL, "a DATA frame with flags that do not exist (slot, flags)", slot,
+			    p[XI_STREAM_PREFIX + 1]);
 	if (!s->digest && get32(p + 8))
 		return lost(s, XENIDC_REASON_PROTOCOL, "a digest, but none was agreed on (slot, digest)", slot,
 			    get32(p + 8));

@@ -243,6 +243,21 @@ static void test_guesses(void)
 	}
 	run();
 	check_landed(b, 4, 0, 1u << 20);
+	/* The next one is for another slot, at the very offset that was guessed. */
+	ab.room = PIPE_BYTES;
+	ab.in = ab.out = 0;
+	commit(a, XI_FRAME_REQUEST, 35, &seg, 1, 0);
+	xi_stream_flush(&conn_a);
+	run();
+	CHECK_OP(b->stream.streak, >, 0);
+	other.offset = other.length = XI_BULK_MAX;
+	commit(a, XI_FRAME_REQUEST, 36, &seg, 1, 0);
+	commit(a, XI_FRAME_REQUEST, 37, &other, 1, 0);
+	run();
+	check_landed(b, 4, 0, 1u << 20);
+	check_landed(b, 5, XI_BULK_MAX, XI_BULK_MAX);
+	other.offset = 0;
+	other.length = 1u << 20;
 	/* Two in turn: nothing continues. */
 	ab.room = PIPE_BYTES;
 	commit(a, XI_FRAME_REQUEST, 40, &seg, 1, 0);
@@ -252,6 +267,30 @@ static void test_guesses(void)
 	check_landed(b, 5, 0, 1u << 20);
 	CHECK_EQ(b->stream.streak, 0);
 	CHECK_EQ(b->lost, 0);
+	close_pair();
+}
+
+/* Data whose turn has come do not go before their own frame. */
+static void test_data_wait_for_their_frame(void)
+{
+	struct xi_seg seg = { .slot = 0, .length = 4096 };
+	const uint32_t length = XI_STREAM_PREFIX + XI_FRAME_HEADER + 1500;
+
+	open_pair(PIPE_BYTES, 0);
+	for (uint32_t i = 0; i < 50; i++)
+		commit(a, XI_FRAME_MESSAGE, i, NULL, 0, 1500);
+	xi_stream_flush(&conn_a);
+	run();
+	ab.in = ab.out = 0;
+	ab.room = length; /* one frame, to the byte */
+	commit(a, XI_FRAME_MESSAGE, 50, NULL, 0, 1500);
+	commit(a, XI_FRAME_REQUEST, 51, &seg, 1, 0);
+	xi_stream_flush(&conn_a);
+	CHECK_EQ(ab.in, length);
+	CHECK_OP(a->stream.frame_run, >, XI_BULK_MAX);
+	run();
+	CHECK_EQ(b->lost, 0);
+	check_landed(b, 0, 0, 4096);
 	close_pair();
 }
 
@@ -498,6 +537,7 @@ int main(int argc, char **argv)
 		TEST(test_the_end_inside_a_frame),
 		TEST(test_frames_overtake_data),
 		TEST(test_guesses),
+		TEST(test_data_wait_for_their_frame),
 		TEST(test_data_do_not_starve),
 		TEST(test_retract),
 		TEST(test_drop_segs),

@@ -2,6 +2,8 @@
 /* The byte-stream engine: what was damaged on the way, cut off, or never valid. */
 #include "stream_pair.h"
 
+#include "transport-net/stream_parts.h"
+
 /* What a side sends for some frames and pieces of data. */
 static size_t sample(uint8_t *to, uint32_t flags)
 {
@@ -149,6 +151,44 @@ static void test_digest_says_so(void)
 	close_side(&b);
 }
 
+/* Everything right with a DATA frame but one field, the checksum included. */
+static void feed_data(uint8_t flags, uint8_t body, uint32_t slot, uint32_t digest)
+{
+	uint8_t bytes[XI_STREAM_PREFIX + XI_STREAM_DATA + 4] = { 0 };
+	uint8_t *frame = bytes + XI_STREAM_PREFIX;
+	uint32_t length = XI_STREAM_DATA + 4, crc;
+
+	frame[0] = XI_FRAME_DATA;
+	frame[1] = flags;
+	frame[2] = body;
+	memcpy(frame + XI_STREAM_HEADER, &slot, 4);
+	crc = xi_stream_crc(length, digest, frame, XI_STREAM_DATA);
+	memcpy(bytes, &length, 4);
+	memcpy(bytes + 4, &crc, 4);
+	memcpy(bytes + 8, &digest, 4);
+	feed(bytes, sizeof(bytes), 0);
+	CHECK_EQ(b->reason, XENIDC_REASON_PROTOCOL);
+	CHECK_EQ(b->logged, 0);
+}
+
+static void test_impossible_data(void)
+{
+	static const struct {
+		uint32_t flags, body, slot, digest;
+		const char *says;
+	} cases[] = {
+		{ 1, 8, 0, 0, "flags that do not exist" },      { 0, 9, 0, 0, "does not fit its kind" },
+		{ 0, 8, SLOTS, 0, "slot that does not exist" }, { 0, 8, UINT32_MAX, 0, "slot that does not exist" },
+		{ 0, 8, 0, 1, "none was agreed on" },           { 0, 8, 0, 0, "unexpected data" },
+	};
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		feed_data((uint8_t)cases[i].flags, (uint8_t)cases[i].body, cases[i].slot, cases[i].digest);
+		CHECK_HAS(b->text, cases[i].says);
+		close_side(&b);
+	}
+}
+
 static void test_impossible_lengths(void)
 {
 	static const uint32_t lengths[] = { 0,     1,     11,    13,         2000,        20480,       65555,
@@ -169,7 +209,7 @@ int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		TEST(test_every_bit_flip), TEST(test_flips_among_guesses), TEST(test_every_truncation),
-		TEST(test_digest_says_so), TEST(test_impossible_lengths),
+		TEST(test_digest_says_so), TEST(test_impossible_data),     TEST(test_impossible_lengths),
 	};
 
 	return stream_pair_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
