@@ -8,6 +8,8 @@ SUITES      := $(SUITES_FAST) build conformance asan asan-conformance tsan tsan-
 
 # Tests of a suite are programs, or "NAME: command"; see tests/run.
 RUN = BUILD=$(BUILD) tests/run
+# What is not only passed or failed: shown when its suite is through.
+TABLES := $(BUILD)/tables
 .PHONY: $(SUITES:%=suite-%)
 
 # The rules of the house, each with its self-test. Those about objects look at the normal build; `unused` wants to see
@@ -40,7 +42,10 @@ COLUMNS  := $(shell sed -n 's/^.*{ \.name = "\([a-z-]*\)".*/\1/p' tests/conforma
 columns   = $(foreach c,$2,"$c: $(BUILD)/$1/conformance/test_conformance --column $c")
 
 suite-conformance: test-conformance
-	@$(RUN) -t 600 conformance $(call columns,test,$(COLUMNS))
+	@mkdir -p $(TABLES)
+	@$(RUN) -t 600 conformance $(foreach c,$(COLUMNS),"$c: set -o pipefail; \
+		$(BUILD)/test/conformance/test_conformance --column $c | tee $(TABLES)/conformance-$c")
+	@tests/table $(COLUMNS:%=$(TABLES)/conformance-%)
 
 # With AddressSanitizer and UndefinedBehaviorSanitizer; with ThreadSanitizer.
 suite-asan: asan-unit
