@@ -70,11 +70,14 @@ suite-fuzz: fuzzers
 # The general run of each personality (kept seeds first), and the tests that look at one thing.
 SIM_SEEDS ?= 500
 simulator = $(BUILD)/$1/sim/test_simulator --quiet --personality
+histogram = $(BUILD)/test/sim/test_simulator --personality $1 $2 | tee $(TABLES)/histogram-$1
 suite-sim: test-sim asan-sim
+	@mkdir -p $(TABLES)
 	@$(RUN) -t 900 -j $(JOBS) sim $(filter-out %/test_simulator,$(call test_programs,test,sim)) \
-		"kept-and-mapped: $(call simulator,test) mapped" \
-		$(foreach p,stream window,"$p: $(call simulator,test) $p --seeds 1-$(SIM_SEEDS)") \
+		"kept-and-mapped: set -o pipefail; $(call histogram,mapped)" \
+		$(foreach p,stream window,"$p: set -o pipefail; $(call histogram,$p,--seeds 1-$(SIM_SEEDS))") \
 		$(foreach p,mapped stream window,"$p-asan: $(call simulator,asan) $p --seeds 1-50")
+	@$(foreach p,mapped stream window,echo "--- $p: state x event x fault"; cat $(TABLES)/histogram-$p || exit;)
 
 # Small, wrong changes, each of which a test has to notice.
 MUTANTS := $(sort $(wildcard tests/mutants/*))
