@@ -178,7 +178,7 @@ static void data_frames(void)
 	}
 }
 
-/* The header of a DATA frame: every bit, with and without the checksum set right. `len` and kind are fixed values; the
+/* The header of a DATA frame: every bit, with and without the checksum set right. Kind, flags and `len` are fixed; the
  * tag, and four bytes that mean nothing, are not looked at. */
 static void flip_data(bool sealed)
 {
@@ -190,7 +190,7 @@ static void flip_data(bool sealed)
 	raw_disconnect(&goodbye, 0, XENIDC_REASON_CLOSED, "");
 	for (unsigned bit = 0; bit < (RAW_PREFIX + RAW_DATA_HEAD) * 8; bit++) {
 		unsigned at = bit / 8 - RAW_PREFIX;
-		bool ignored = sealed && bit / 8 >= RAW_PREFIX && (at == 1 || (at >= 4 && at < 12));
+		bool ignored = sealed && bit / 8 >= RAW_PREFIX && at >= 4 && at < 12;
 		bool own_seal = sealed && bit / 8 >= 4 && bit / 8 < 8; /* the checksum is made again */
 
 		begin();
